@@ -1,0 +1,17 @@
+"""What the engine raises where a caller can act. The CLI prints these as one line and exits with 1."""
+
+
+class TurntableError(Exception):
+    """Base: the message names the thing, what was expected, what was found and how to fix it, in one line."""
+
+
+class FileFormatError(TurntableError):
+    """A file does not hold what its format promises."""
+
+
+class OrbitError(FileFormatError):
+    """An orbit on disk does not validate."""
+
+
+class MissingDependencyError(TurntableError):
+    """A library or device that this step needs is not here; the message says how to get it."""
