@@ -6,6 +6,8 @@ Poses in and out are 4x4 (or as the other side keeps them); `to_X` takes ours, `
 import numpy as np
 from jaxtyping import Float
 
+from engine.geometry.camera import Camera
+from engine.geometry.rays import pluecker_rays
 from engine.geometry.rotations import rotation_about
 
 Pose = Float[np.ndarray, "*n 4 4"]
@@ -105,7 +107,9 @@ from_lgm = from_gltf
 """Inverse of `to_lgm`."""
 
 
-def lgm_input_poses(T_world_camera: Float[np.ndarray, "n 4 4"], *, released_flip: bool = False) -> Float[np.ndarray, "n 4 4"]:
+def lgm_input_poses(
+    T_world_camera: Float[np.ndarray, "n 4 4"], *, released_flip: bool = False
+) -> Float[np.ndarray, "n 4 4"]:
     """Poses as LGM and VideoMV's reconstructor want them: OpenGL camera to world, first camera moved to (0, 0, d).
 
     d is the first camera's distance from the origin. LGM section 3.2 (camera pose normalisation).
@@ -125,9 +129,30 @@ def lgm_input_poses(T_world_camera: Float[np.ndarray, "n 4 4"], *, released_flip
     return moved @ invert_pose(poses[0]) @ poses
 
 
-def from_lgm_input_poses(poses: Float[np.ndarray, "n 4 4"], first: Float[np.ndarray, "4 4"]) -> Float[np.ndarray, "n 4 4"]:
+def from_lgm_input_poses(
+    poses: Float[np.ndarray, "n 4 4"], first: Float[np.ndarray, "4 4"]
+) -> Float[np.ndarray, "n 4 4"]:
     """Inverse of `lgm_input_poses` (without the flip), given our pose of the first view."""
     return from_lgm(to_lgm(first) @ invert_pose(poses[0]) @ poses)
+
+
+def lgm_rays(
+    poses: Float[np.ndarray, "n 4 4"], fov_deg: float, width: int, height: int
+) -> Float[np.ndarray, "n 6 height width"]:
+    """Ray images that LGM's network is given beside the pictures (section 3.2): moment o x d, then unit direction d.
+
+    Both are in LGM's +Y-up world, channels first. A moment turns with the world as a direction does.
+
+    Args:
+        poses: from `lgm_input_poses`.
+        fov_deg: vertical field of view.
+        width: pixels.
+        height: pixels.
+    """
+    cameras = [Camera.from_fov(pose, fov_deg, width, height) for pose in from_lgm(poses)]
+    rays = np.stack([pluecker_rays(camera) for camera in cameras])  # [n, h, w, 6]
+    turned = points_to_gltf(rays.reshape(len(poses), height, width, 2, 3))
+    return np.moveaxis(turned.reshape(rays.shape), -1, 1)
 
 
 def lgm_rasterizer_matrices(

@@ -71,9 +71,7 @@ class Orbit:
     def resized(self, width: int, height: int) -> "Orbit":
         """Return the same orbit photographed at another size of the same aspect."""
         camera = self.camera(0).resized(width, height)
-        return replace(
-            self, width=width, height=height, focal_px=camera.focal_px, principal_px=camera.principal_px
-        )
+        return replace(self, width=width, height=height, focal_px=camera.focal_px, principal_px=camera.principal_px)
 
 
 @dataclass(frozen=True)
@@ -100,9 +98,7 @@ class Ring:
         if not -90 <= elevation_deg <= 90:
             raise ValueError(f"elevation_deg must lie between -90 and 90, got {elevation_deg}")
         azimuths = np.arange(self.views) * 360.0 / self.views
-        poses = np.stack(
-            [look_at(orbit_position(a, elevation_deg, self.distance_m), np.zeros(3)) for a in azimuths]
-        )
+        poses = np.stack([look_at(orbit_position(a, elevation_deg, self.distance_m), np.zeros(3)) for a in azimuths])
         focal_px = focal_px_from_fov_deg(self.fov_deg, height)
         return Orbit(
             self.name, poses, azimuths, float(elevation_deg), self.distance_m, width, height, focal_px,
