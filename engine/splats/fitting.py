@@ -1,0 +1,156 @@
+"""Fit Gaussians to the views of an orbit: picture in, Gaussians out (3DGS section 5, shortened for objects).
+
+start (depth or visual hull) --> [render a view over a random background, L1 + SSIM + alpha, Adam] x iterations
+                                   every so often: prune the transparent, split and clone where the error pulls
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from engine.files.types import OrbitImages
+from engine.splats.gaussians import Gaussians
+from engine.splats.growth import densify, prune
+from engine.splats.initialise import gaussians_on, surface_from_depth, surface_from_silhouettes
+from engine.splats.losses import ssim
+from engine.splats.parameters import LearningRates, TrainedGaussians
+from engine.splats.rendering import Backend, render_colour
+
+
+@dataclass(frozen=True)
+class FitSettings:
+    """How a fit runs. The defaults suit 256 px views of one object on a CPU."""
+
+    iterations: int = 1000
+    """Optimiser steps, one view each."""
+    sh_degree: int = 0
+    """Degree of view-dependent colour, 0 to 3."""
+    spacing_m: float = 0.008
+    """Distance between the first Gaussians where depth is known, metres; the object's longest side is 1."""
+    hull_cells: int = 96
+    """Grid cells a side of the visual hull, the start where no depth is known."""
+    max_gaussians: int = 60_000
+    """Growth stops here."""
+    ssim_weight: float = 0.2
+    """Share of 1 - SSIM in the picture loss; the rest is L1 (3DGS equation 7)."""
+    alpha_weight: float = 0.1
+    """Weight of the L1 between rendered and true alpha."""
+    grow_until: float = 0.6
+    """Share of the iterations after which nothing is split, cloned or pruned any more."""
+    grow_every: int = 100
+    """Steps between two rounds of pruning and growth."""
+    grow_share: float = 0.08
+    """Largest share of the Gaussians that one round may add."""
+    prune_opacity: float = 0.02
+    """Gaussians fainter than this are removed, 0 to 1."""
+    learning_rates: LearningRates = field(default_factory=LearningRates)
+    """Step sizes at the start."""
+    seed: int = 0
+    """Order of the views and colours of the backgrounds."""
+
+
+@dataclass(frozen=True)
+class FitProgress:
+    """Where a fit stands."""
+
+    step: int
+    """Steps done."""
+    steps: int
+    """Steps in all."""
+    loss: float
+    """Loss of the last step."""
+    gaussians: int
+    """Gaussians at present."""
+
+
+def fit(
+    images: OrbitImages,
+    settings: FitSettings | None = None,
+    *,
+    start: Gaussians | None = None,
+    backend: Backend = "auto",
+    device: torch.device | str = "cpu",
+    progress: Callable[[FitProgress], None] | None = None,
+) -> Gaussians:
+    """Fit Gaussians to all views of an orbit; the same seed gives the same Gaussians on one device.
+
+    Args:
+        images: the views to fit to; pass a subset to hold some out.
+        settings: see FitSettings.
+        start: Gaussians to start from instead of depth or hull.
+        backend: renderer; see engine.splats.render.
+        device: where to optimise.
+        progress: called after every step; may raise to stop.
+
+    Raises OrbitError if the views show nothing to start from.
+    """
+    settings = settings or FitSettings()
+    generator = np.random.default_rng(settings.seed)
+    trained = TrainedGaussians.of((start or first_guess(images, settings)).to(device), settings.learning_rates)
+    truth = torch.from_numpy(images.rgba).to(device)
+    pull = torch.zeros(len(trained), device=device)
+    order: list[int] = []
+    for step in range(settings.iterations):
+        order = order or generator.permutation(len(truth)).tolist()
+        view = order.pop()
+        background = torch.from_numpy(generator.random(3).astype(np.float32)).to(device)
+        trained.decay(step / settings.iterations)
+        colour, alpha = render_colour(trained.gaussians, images.orbit.camera(view), backend=backend)
+        loss = picture_loss(colour, alpha, truth[view], background, settings)
+        loss.backward()
+        pull += trained.pull()
+        trained.step()
+        if (
+            settings.grow_every
+            and (step + 1) % settings.grow_every == 0
+            and step < settings.grow_until * settings.iterations
+        ):
+            keep = prune(trained, settings.prune_opacity)
+            room = min(settings.max_gaussians - len(trained), int(settings.grow_share * len(trained)))
+            densify(trained, pull[keep], room, generator)
+            pull = torch.zeros(len(trained), device=device)
+        if progress:
+            progress(FitProgress(step + 1, settings.iterations, float(loss.detach()), len(trained)))
+    return trained.gaussians.detach().to("cpu")
+
+
+def first_guess(images: OrbitImages, settings: FitSettings) -> Gaussians:
+    """Return Gaussians on the surface that depth shows, or on the visual hull where there is no depth."""
+    if images.depth_m is not None:
+        surface = surface_from_depth(images, settings.spacing_m)
+    else:
+        surface = surface_from_silhouettes(images, settings.hull_cells)
+    return gaussians_on(surface.thinned(settings.max_gaussians, settings.seed), settings.sh_degree)
+
+
+def picture_loss(
+    colour: Float[Tensor, "3 h w"],
+    alpha: Float[Tensor, "h w"],
+    truth: Tensor,
+    background: Float[Tensor, "3"],
+    settings: FitSettings,
+) -> Float[Tensor, ""]:
+    """Return the loss of a view over a background, which keeps colour and alpha from trading with each other.
+
+    Args:
+        colour: rendered over black.
+        alpha: rendered.
+        truth: [h, w, 4] uint8, straight alpha.
+        background: sRGB.
+        settings: weights.
+    """
+    true_rgba = truth.permute(2, 0, 1).to(colour) / 255
+    behind = background.view(3, 1, 1)
+    seen = colour + (1 - alpha) * behind
+    wanted = true_rgba[:3] * true_rgba[3] + (1 - true_rgba[3]) * behind
+    difference = (seen - wanted).abs().mean()
+    structure = 1 - ssim(seen, wanted)
+    return (
+        (1 - settings.ssim_weight) * difference
+        + settings.ssim_weight * structure
+        + settings.alpha_weight * (alpha - true_rgba[3]).abs().mean()
+    )
