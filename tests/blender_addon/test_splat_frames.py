@@ -1,0 +1,55 @@
+"""Turning splats into Blender's world, held against engine.geometry. No Blender."""
+
+import numpy as np
+import pytest
+
+from blender_addon.ply import Splats
+from blender_addon.splat_frames import Z_UP_FROM_PLY, matrices, multiply, sh_basis, sh_rotation, to_z_up
+from engine.geometry import frames, matrix_from_quaternion
+
+
+def random_splats(degree: int) -> Splats:
+    rng = np.random.default_rng(5)
+    quaternions = rng.normal(size=(20, 4))
+    quaternions /= np.linalg.norm(quaternions, axis=1, keepdims=True)
+    sh = rng.normal(size=(20, (degree + 1) ** 2, 3))
+    return Splats(rng.normal(size=(20, 3)), rng.uniform(0.1, 1, (20, 3)), quaternions, rng.uniform(size=20), sh, True)
+
+
+def test_places_and_rotations_are_those_of_the_engine() -> None:
+    splats = random_splats(0)
+    turned = to_z_up(splats)
+    poses = np.tile(np.eye(4), (20, 1, 1))
+    poses[:, :3, :3], poses[:, :3, 3] = matrix_from_quaternion(splats.quaternions), splats.means
+    expected = frames.from_splat_ply(poses)
+    np.testing.assert_allclose(turned.means, expected[:, :3, 3], atol=1e-6)  # float32
+    np.testing.assert_allclose(matrices(turned.quaternions), expected[:, :3, :3], atol=1e-6)
+
+
+def test_quaternions_multiply_as_matrices_do() -> None:
+    a, b = random_splats(0).quaternions, random_splats(0).quaternions[::-1]
+    np.testing.assert_allclose(matrices(multiply(a, b)), matrices(a) @ matrices(b), atol=1e-12)
+
+
+def test_the_harmonics_are_orthonormal() -> None:
+    rng = np.random.default_rng(0)
+    directions = rng.normal(size=(400_000, 3))
+    basis = sh_basis(directions / np.linalg.norm(directions, axis=1, keepdims=True), 3)
+    gram = 4 * np.pi * basis.T @ basis / len(basis)
+    np.testing.assert_allclose(gram, np.eye(16), atol=0.02)  # Monte Carlo: 5 sigma of 400,000 draws
+
+
+@pytest.mark.parametrize("degree", [1, 2, 3])
+def test_a_turned_splat_sends_the_same_colour_along_turned_directions(degree: int) -> None:
+    splats = random_splats(degree)
+    turned = to_z_up(splats)
+    directions = np.random.default_rng(1).normal(size=(30, 3))
+    directions /= np.linalg.norm(directions, axis=1, keepdims=True)
+    before = np.einsum("dk,nkc->dnc", sh_basis(directions, degree), splats.sh)
+    after = np.einsum("dk,nkc->dnc", sh_basis(directions @ Z_UP_FROM_PLY.T, degree), turned.sh)
+    np.testing.assert_allclose(after, before, atol=1e-5)  # float32 sums of 16 terms
+
+
+def test_turning_back_is_the_inverse() -> None:
+    there, back = sh_rotation(Z_UP_FROM_PLY, 3), sh_rotation(Z_UP_FROM_PLY.T, 3)
+    np.testing.assert_allclose(there @ back, np.eye(16), atol=1e-12)
