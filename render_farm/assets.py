@@ -1,0 +1,121 @@
+"""An asset on disk: path in, a checked `Asset` out, before Blender is started.
+
+What can be known from the bytes is said here, by name: a file that is not there, a format nobody reads, a GLB that was
+cut off, a glTF extension that Blender would refuse. `gltf_header.py` and
+`ply_header.py` read theirs.
+"""
+
+import hashlib
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from render_farm.errors import FarmError
+from render_farm.gltf_header import check_glb, check_gltf
+from render_farm.ply_header import check_ply
+
+FORMATS = (".glb", ".gltf", ".obj", ".fbx", ".ply", ".stl", ".usd", ".usda", ".usdc", ".usdz", ".dae", ".blend")
+"""What the worker imports, by suffix."""
+MAGIC: dict[str, tuple[bytes, ...]] = {
+    ".usdc": (b"PXR-USDC",),
+    ".usda": (b"#usda",),
+    ".usdz": (b"PK\x03\x04",),
+    ".usd": (b"PXR-USDC", b"#usda"),
+    # plain; gzip and zstd, as older and newer Blenders compress
+    ".blend": (b"BLENDER", b"\x1f\x8b", b"\x28\xb5\x2f\xfd"),
+    ".fbx": (b"Kaydara FBX Binary", b";", b"FBX"),
+}
+"""How a file of each format begins."""
+NOT_ALLOWED = re.compile(r"[^A-Za-z0-9_-]+")
+STL_HEADER_BYTES, STL_TRIANGLE_BYTES = 84, 50
+
+
+@dataclass(frozen=True)
+class Asset:
+    """A model file that may be given to the worker."""
+
+    path: Path
+    """Absolute."""
+    suffix: str
+    """Format: lower case, with the dot."""
+    sha256: str
+    """Of its bytes, hexadecimal."""
+    uid: str
+    """Its name in file names: letters, digits, '_', '-'."""
+    size_bytes: int
+    """Its size."""
+
+
+def uid_from_name(name: str) -> str:
+    """Return a file's stem as an id: runs of anything but letters, digits, '_' and '-' become one '_'.
+
+    Dots go too, since the names of an orbit's files are split at them.
+    """
+    return NOT_ALLOWED.sub("_", Path(name).stem).strip("_") or "object"
+
+
+def load_asset(path: Path, uid: str | None = None) -> Asset:
+    """Check a model file and hash it.
+
+    Args:
+        path: the file.
+        uid: its id; from the file's name by default.
+
+    Raises:
+        FarmError: it is not there, not a file, of no known format, or visibly broken.
+    """
+    if uid is not None and (not uid or NOT_ALLOWED.search(uid)):
+        raise FarmError("malformed", f"uid must hold letters, digits, '_' and '-' only, got {uid!r}; try "
+                        f"{uid_from_name(uid + '.x')!r}")  # fmt: skip
+    if not path.exists():
+        raise FarmError("missing-file", f"{path}: there is no such file; check the path")
+    if not path.is_file():
+        raise FarmError("not-a-file", f"{path}: expected a model file, found a folder; name one file in it")
+    suffix = path.suffix.lower()
+    if suffix not in FORMATS:
+        raise FarmError("unknown-format", f"{path.name}: expected one of {' '.join(FORMATS)}, found "
+                        f"{suffix or 'no suffix'!r}; convert it to .glb")  # fmt: skip
+    try:
+        size_bytes = path.stat().st_size
+        check_header(path, suffix, size_bytes)
+        digest = _sha256(path)
+    except OSError as error:
+        raise FarmError("not-a-file", f"{path}: cannot be read: {error.strerror}; check its permissions") from error
+    return Asset(path.resolve(), suffix, digest, uid or uid_from_name(path.name), size_bytes)
+
+
+def check_header(path: Path, suffix: str, size_bytes: int) -> None:
+    """Raise FarmError if the file's beginning already shows that it is empty, cut off or of another format."""
+    if size_bytes == 0:
+        raise FarmError("truncated", f"{path.name}: the file is empty; fetch it again")
+    if suffix == ".glb":
+        check_glb(path, size_bytes)
+    elif suffix == ".gltf":
+        check_gltf(path)
+    elif suffix == ".ply":
+        check_ply(path, size_bytes)
+    elif suffix == ".stl":
+        _check_stl(path, size_bytes)
+    elif suffix in MAGIC:
+        with path.open("rb") as file:
+            start = file.read(32)
+        if not start.startswith(MAGIC[suffix]):
+            raise FarmError("malformed", f"{path.name}: expected a {suffix[1:]} file, found one that begins with "
+                            f"{start[:8]!r}; is the suffix right?")  # fmt: skip
+
+
+def _check_stl(path: Path, size_bytes: int) -> None:
+    """A binary STL says how many triangles it holds; an ASCII one begins with 'solid' (as some binary ones do)."""
+    with path.open("rb") as file:
+        header = file.read(STL_HEADER_BYTES)
+    if header.lstrip().startswith(b"solid") and b"\x00" not in header:
+        return
+    expected = STL_HEADER_BYTES + STL_TRIANGLE_BYTES * int.from_bytes(header[80:84], "little")
+    if size_bytes < expected or len(header) < STL_HEADER_BYTES:
+        raise FarmError("truncated", f"{path.name}: truncated STL: its header promises {expected} bytes, the file "
+                        f"holds {size_bytes}; fetch it again")  # fmt: skip
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

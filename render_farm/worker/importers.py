@@ -1,0 +1,141 @@
+"""Model files into Blender: path and suffix in, the visible objects out.
+
+One table, keyed on Blender's version where an operator was renamed. Axes and units are the importers' own: everything
+ends +Z up in metres, except that PLY and STL, which carry neither, are taken as they are.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import bpy
+import numpy as np
+
+from render_farm.worker.events import WorkerError
+
+NOT_RENDERED = frozenset({"ARMATURE", "CAMERA", "LATTICE", "LIGHT", "LIGHT_PROBE", "SPEAKER"})
+"""Types of objects that never show. They stay in the file: visible ones may hang on them."""
+
+
+@dataclass(frozen=True)
+class Importer:
+    """One import operator with our settings; settings that this Blender's operator lacks are left out."""
+
+    operator: str
+    """As in bpy.ops, 'wm.obj_import'."""
+    settings: dict[str, Any] = field(default_factory=dict)
+    """Keyword arguments besides filepath."""
+    since: tuple[int, int, int] = (0, 0, 0)
+    """First Blender version that has it."""
+    until: tuple[int, int, int] = (99, 0, 0)
+    """First Blender version that no longer has it."""
+
+
+GLTF = Importer("import_scene.gltf", {"disable_bone_shape": True, "import_webp_texture": True})
+USD = Importer("wm.usd_import", {
+    "import_cameras": False, "import_lights": False, "create_world_material": False, "set_frame_range": False,
+    "import_visible_only": True, "validate_meshes": False,
+})  # fmt: skip
+OLD_FBX = Importer("import_scene.fbx", {"use_image_search": True}, until=(5, 0, 0))
+NEW_FBX = Importer("wm.fbx_import", since=(5, 0, 0))
+IMPORTERS: dict[str, tuple[Importer, ...]] = {
+    ".glb": (GLTF,),
+    ".gltf": (GLTF,),
+    ".obj": (Importer("wm.obj_import", {"validate_meshes": False}),),
+    ".ply": (Importer("wm.ply_import"),),
+    ".stl": (Importer("wm.stl_import", {"use_mesh_validate": False}),),
+    ".usd": (USD,),
+    ".usda": (USD,),
+    ".usdc": (USD,),
+    ".usdz": (USD,),
+    ".fbx": (OLD_FBX, NEW_FBX),
+    ".dae": (Importer("wm.collada_import", {"import_units": False}, until=(5, 0, 0)),),
+}
+"""By suffix; .blend is opened instead."""
+
+
+def import_asset(path: str, suffix: str) -> list[bpy.types.Object]:
+    """Read a model into the empty session and return what of it is to be seen.
+
+    Raises:
+        WorkerError: this Blender has no importer, or its importer refused.
+    """
+    try:
+        if suffix == ".blend":
+            _open_blend(path)
+        else:
+            _operator(suffix, path)(filepath=path)
+            _check_meshes()
+    except RuntimeError as error:
+        raise WorkerError("import-failed", f"Blender cannot import it: {_first_line(error)}") from error
+    scene = bpy.context.scene
+    # the pose of the current frame: constraints, armatures, shape keys and drivers are evaluated there
+    scene.frame_set(scene.frame_current)
+    return visible_objects(scene, bpy.context.view_layer)
+
+
+def _operator(suffix: str, path: str) -> Callable[..., Any]:
+    version = tuple(bpy.app.version)
+    for importer in IMPORTERS[suffix]:
+        if importer.since <= version < importer.until:
+            module, name = importer.operator.split(".")
+            operator = getattr(getattr(bpy.ops, module), name)
+            known = operator.get_rna_type().properties.keys()
+            settings = {key: value for key, value in importer.settings.items() if key in known}
+            return lambda filepath: operator(filepath=filepath, **settings)
+    raise WorkerError("unsupported-format", f"Blender {bpy.app.version_string} reads no {suffix} files any more: convert "
+                      f"{Path(path).name} to .glb")  # fmt: skip
+
+
+def _open_blend(path: str) -> None:
+    """Open a .blend with everything in it that could run switched off: text blocks, drivers, handlers."""
+    bpy.context.preferences.filepaths.use_scripts_auto_execute = False
+    bpy.ops.wm.open_mainfile(filepath=path, load_ui=False, use_scripts=False)
+    if bpy.context.scene is None or not bpy.data.filepath:
+        raise WorkerError("import-failed", "Blender cannot open it: the file holds no scene")
+
+
+def _check_meshes() -> None:
+    """Refuse points that are no numbers, then let Blender repair the rest: its own repair would hide them at 0."""
+    for mesh in bpy.data.meshes:
+        points = np.empty(len(mesh.vertices) * 3, np.float32)
+        mesh.vertices.foreach_get("co", points)
+        if not np.isfinite(points).all():
+            raise WorkerError("not-finite", f"mesh {mesh.name!r} has vertices that are not finite numbers; repair it")
+        mesh.validate()
+
+
+def visible_objects(scene: bpy.types.Scene, view_layer: bpy.types.ViewLayer) -> list[bpy.types.Object]:
+    """Return what a user would both see and render: not hidden, not excluded, no lights, cameras or bone shapes."""
+    shapes = {
+        bone.custom_shape
+        for owner in bpy.data.objects
+        if owner.type == "ARMATURE" and owner.pose
+        for bone in owner.pose.bones
+        if bone.custom_shape
+    }
+    rendered = _rendered(scene.collection, view_layer.layer_collection)
+    return [
+        item
+        for item in scene.objects
+        if item.type not in NOT_RENDERED
+        and item in rendered
+        and item not in shapes
+        and not item.hide_render
+        and item.visible_get(view_layer=view_layer)
+    ]
+
+
+def _rendered(collection: bpy.types.Collection, layer: bpy.types.LayerCollection) -> set[bpy.types.Object]:
+    """Objects of collections that are rendered; an object in any such collection is."""
+    found = set(collection.objects)
+    for child in layer.children:
+        if not child.exclude and not child.collection.hide_render:
+            found |= _rendered(child.collection, child)
+    return found
+
+
+def _first_line(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return (lines[-1] if lines else type(error).__name__).removeprefix("Error: ")

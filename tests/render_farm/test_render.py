@@ -1,0 +1,256 @@
+"""The parent's side of one object, with a worker that needs no Blender: commit, resume, and every way to fail."""
+
+import errno
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import pytest
+
+from engine.errors import TurntableError
+from engine.files import Normalisation, read_orbit
+from render_farm import render as module
+from render_farm.errors import FarmError
+from render_farm.render import render_asset
+from render_farm.spec import Execution, RenderSpec
+
+SPEC = RenderSpec(ring="ring16", width=32, height=32, samples=1, seed=5)
+PATIENT = Execution(threads=1)
+ROOT = Path(__file__).parents[2]
+Fake = Callable[[str], tuple[str, ...]]
+
+
+def contents(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir()) if folder.exists() else []
+
+
+def refusal(asset: Path, out: Path, worker: tuple[str, ...], execution: Execution = PATIENT) -> FarmError:
+    with pytest.raises(FarmError) as caught:
+        render_asset(asset, out, SPEC, execution=execution, worker=worker)
+    return caught.value
+
+
+def test_orbit_is_written_and_whole(box_glb: Path, tmp_path: Path, fake_worker: Fake) -> None:
+    seen: list[tuple[int, int]] = []
+    report = render_asset(
+        box_glb, tmp_path / "out", SPEC, execution=PATIENT, worker=fake_worker("well"), uid="blue-disc",
+        progress=lambda ready, total: seen.append((ready, total)),
+    )  # fmt: skip
+    assert report.path == tmp_path / "out" / "blue-disc.ring16.json"
+    assert (report.reused, report.views, report.cpu_s, report.peak_bytes) == (False, 16, 1.5, 2**20)
+    assert report.warnings == ("texture 'a.png' is missing",)
+    assert seen == [(i, 16) for i in range(1, 17)]
+    images = read_orbit(report.path)
+    assert images.rgba[3, 16, 16].tolist() == [0, 0, 255, 255]
+    assert images.depth_m is not None
+    assert images.normal is not None
+    # 16-bit depth: steps of far less than 1e-4 m
+    assert abs(images.depth_m[3, 16, 16] - 2.0) < 1e-4
+    assert images.depth_m[3, 0, 0] == 0
+    # 8-bit normals: 1/255
+    np.testing.assert_allclose(images.normal[3, 16, 16], [0, -1, 0], atol=1 / 127)
+    assert images.normalisation == Normalisation(0.5, (1.0, 2.0, 3.0))
+    assert images.seed == 5
+    assert images.source == "box.glb"
+    assert images.renderer["blender"] == "0.0 fake"
+    assert not [name for name in contents(tmp_path / "out") if name.endswith(".partial")]
+
+
+def test_rerun_does_nothing_and_another_spec_renders(
+    box_glb: Path, tmp_path: Path, fake_worker: Fake, caplog: pytest.LogCaptureFixture
+) -> None:
+    first = render_asset(box_glb, tmp_path / "out", SPEC, worker=fake_worker("well"))
+    before = {p.name: p.stat().st_mtime_ns for p in (tmp_path / "out").iterdir()}
+    with caplog.at_level("INFO"):
+        again = render_asset(box_glb, tmp_path / "out", SPEC, worker=fake_worker("segfault"))
+    assert again.reused
+    assert again.path == first.path
+    assert f"{first.path} is whole and made from this asset and spec: nothing to do" in caplog.text
+    assert {p.name: p.stat().st_mtime_ns for p in (tmp_path / "out").iterdir()} == before
+    other = RenderSpec(ring="ring16", width=32, height=32, samples=2, seed=5)
+    assert not render_asset(box_glb, tmp_path / "out", other, worker=fake_worker("well")).reused
+
+
+def test_damaged_orbit_is_rendered_again(box_glb: Path, tmp_path: Path, fake_worker: Fake) -> None:
+    report = render_asset(box_glb, tmp_path, SPEC, worker=fake_worker("well"))
+    (tmp_path / "box.ring16.rgba_07.webp").unlink()
+    assert not render_asset(box_glb, tmp_path, SPEC, worker=fake_worker("well")).reused
+    read_orbit(report.path)
+
+
+@pytest.mark.slow
+def test_changed_asset_is_rendered_again(box_glb: Path, tmp_path: Path, fake_worker: Fake) -> None:
+    render_asset(box_glb, tmp_path, SPEC, worker=fake_worker("well"))
+    box_glb.write_bytes(box_glb.read_bytes().replace(b"0.2", b"0.3"))
+    assert not render_asset(box_glb, tmp_path, SPEC, worker=fake_worker("well")).reused
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "message"),
+    [
+        ("segfault", "box.glb: Blender was killed by SIGSEGV while rendering view 3; see its last words with -v; the model "
+                     "may be broken [crash]"),
+        ("out-of-memory", "box.glb: Blender was killed by SIGKILL while rendering view 3; out of memory? give it more, or "
+                          "simplify the model [crash]"),
+        ("leave", "box.glb: Blender exited with status 3 while importing; see its last words with -v; the model may be "
+                  "broken [crash]"),
+        ("refuse", "box.glb: it holds no triangles [no-triangles]"),
+        ("blank", "box.glb: all 16 pictures are empty: expected the object, found nothing opaque; are its materials fully "
+                  "transparent? [blank]"),
+    ],
+)  # fmt: skip
+def test_failures(box_glb: Path, tmp_path: Path, fake_worker: Fake, behaviour: str, message: str) -> None:
+    error = refusal(box_glb, tmp_path / "new" / "out", fake_worker(behaviour))
+    assert str(error) == message
+    assert not (tmp_path / "new").exists()
+    if behaviour == "leave":
+        assert error.detail.splitlines()[-1] == "last words"
+
+
+def test_cut_picture(box_glb: Path, tmp_path: Path, fake_worker: Fake) -> None:
+    error = refusal(box_glb, tmp_path / "out", fake_worker("cut-picture"))
+    assert str(error).startswith("box.glb: view_002.exr: Blender's EXR cannot be read (")
+    assert str(error).endswith("); is the disk full? [bad-output]")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "stage", "limit", "seconds"),
+    [
+        ("hang-at-start", "starting Blender", "start_timeout_s", 3.0),  # its interpreter has to come up before it hangs
+        ("hang-in-import", "importing", "import_timeout_s", 1.0),
+        ("hang-in-view", "rendering view 3", "view_timeout_s", 1.0),
+    ],
+)
+def test_hangs(
+    box_glb: Path, tmp_path: Path, fake_worker: Fake, monkeypatch: pytest.MonkeyPatch, behaviour: str, stage: str,
+    limit: str, seconds: float,
+) -> None:  # fmt: skip
+    pids = tmp_path / "pids"
+    monkeypatch.setenv("FAKE_WORKER_PIDS", str(pids))
+    limits = Execution(threads=1, **{limit: seconds})
+    error = refusal(box_glb, tmp_path / "out", fake_worker(behaviour), limits)
+    assert str(error) == (
+        f"box.glb: no sign of life for {seconds:g} s while {stage}: stopped; raise the time limit or simplify the model "
+        "[timeout]"
+    )
+    until = time.monotonic() + 5
+    left = [int(pid) for pid in pids.read_text().split()]
+    while time.monotonic() < until and any(_runs(pid) for pid in left):
+        time.sleep(0.05)
+    assert [pid for pid in left if _runs(pid)] == []
+    assert contents(tmp_path / "out") == []
+
+
+def _runs(pid: int) -> bool:
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+@pytest.mark.slow
+def test_hang_at_exit_loses_nothing(
+    box_glb: Path, tmp_path: Path, fake_worker: Fake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FAKE_WORKER_PIDS", str(tmp_path / "pids"))
+    monkeypatch.setattr("render_farm.process.EXIT_GRACE_S", 0.2)
+    report = render_asset(box_glb, tmp_path / "out", SPEC, worker=fake_worker("hang-at-exit"))
+    read_orbit(report.path)
+
+
+def test_out_is_a_file(box_glb: Path, tmp_path: Path, fake_worker: Fake) -> None:
+    out = tmp_path / "taken"
+    out.write_text("mine")
+    error = refusal(box_glb, out, fake_worker("well"))
+    assert str(error) == f"cannot write to {out}: File exists; choose another folder [write-failed]"
+    assert out.read_text() == "mine"
+
+
+def test_unwritable_folder(box_glb: Path, tmp_path: Path, fake_worker: Fake, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Root may write anywhere, so the refusal is played."""
+
+    def refuse(*args: Any, **kwargs: Any) -> str:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    monkeypatch.setattr(module.tempfile, "mkdtemp", refuse)
+    out = tmp_path / "a" / "b"
+    error = refusal(box_glb, out, fake_worker("well"))
+    assert str(error) == f"cannot write to {out}: Permission denied; choose another folder [write-failed]"
+    assert not (tmp_path / "a").exists()
+
+
+def test_disk_full_while_writing_the_orbit(
+    box_glb: Path, tmp_path: Path, fake_worker: Fake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(self: Path, *args: Any, **kwargs: Any) -> Any:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    # the last step of the first file's commit
+    monkeypatch.setattr(Path, "replace", refuse)
+    out = tmp_path / "out"
+    with pytest.raises(TurntableError, match=r"^disk full: cannot write .*; make room or choose another folder"):
+        render_asset(box_glb, out, SPEC, worker=fake_worker("well"))
+    assert not out.exists()
+
+
+def test_disk_full_in_the_worker(box_glb: Path, tmp_path: Path) -> None:
+    """A file size limit stands for a full disk: the worker's picture and then the parent's reading of it fail."""
+    code = (
+        "import resource, signal, sys; from pathlib import Path; from render_farm.render import render_asset; "
+        "from render_farm.spec import RenderSpec; signal.signal(signal.SIGXFSZ, signal.SIG_IGN); "
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000))\n"
+        f"try: render_asset(Path({str(box_glb)!r}), Path({str(tmp_path / 'out')!r}), "
+        f"RenderSpec(width=256, height=256), worker=(sys.executable, {str(Path(__file__).parent / 'fake_worker.py')!r}, "
+        "'well'))\nexcept Exception as e: sys.stdout.write(f'{type(e).__name__} {e}')"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
+    assert done.stdout.startswith("FarmError "), done.stdout + done.stderr
+    assert done.stdout.endswith(("[write-failed]", "[bad-output]", "[crash]"))
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.slow
+def test_killed_run_leaves_no_orbit_and_is_swept_up(box_glb: Path, tmp_path: Path, fake_worker: Fake) -> None:
+    out = tmp_path / "out"
+    code = (
+        "import sys; from pathlib import Path; from render_farm.render import render_asset; "
+        "from render_farm.spec import RenderSpec; "
+        f"render_asset(Path({str(box_glb)!r}), Path({str(out)!r}), RenderSpec(ring='ring16', width=32, height=32, "
+        f"samples=1, seed=5), worker={fake_worker('hang-in-view')!r})"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", code], cwd=ROOT, env=os.environ | {"FAKE_WORKER_PIDS": str(tmp_path / "pids")}
+    )
+    until = time.monotonic() + 60
+    while not (tmp_path / "pids").exists() and time.monotonic() < until:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert [name for name in contents(out) if not name.endswith(".partial")] == []
+    assert len(contents(out)) == 1
+    report = render_asset(box_glb, out, SPEC, worker=fake_worker("well"))
+    assert not report.reused
+    assert not [name for name in contents(out) if name.endswith(".partial")]
+
+
+def test_working_folders_of_the_living_stay(tmp_path: Path) -> None:
+    with module.working_folder(tmp_path) as mine, module.working_folder(tmp_path) as other:
+        assert mine.is_dir()
+        assert other.is_dir()
+    assert contents(tmp_path) == []
+
+
+def test_border_warnings() -> None:
+    rgba = np.zeros((3, 4, 4, 4), np.uint8)
+    assert module.border_warnings(rgba) == []
+    rgba[1, 0, 2, 3] = 1
+    rgba[2, 3, 0, 3] = 255
+    assert module.border_warnings(rgba) == ["the object reaches the edge of 2 of 3 pictures (first: view 1)"]
