@@ -43,6 +43,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--size", type=int, default=512, help="pixels of each half of the preview (default 512)")
     parser.add_argument("--samples", type=int, default=64, help="Cycles samples (default 64)")
     parser.add_argument("--threads", type=int, default=_cores(), help="render threads (default: the cores at hand)")
+    parser.add_argument("--true-size", action="store_true", help="the scene has the asset's own size and place")
     chosen = parser.parse_args(arguments)
     for name in ("size", "samples", "threads"):
         if getattr(chosen, name) < 1:
@@ -64,8 +65,8 @@ def run(chosen: argparse.Namespace) -> dict[str, Any]:
     import bpy
 
     from .preview import render_preview
-    from .scene import ImportOptions, import_result
-    from .studio import build_studio, set_up_render
+    from .scene import ImportOptions, import_result, to_true_size
+    from .studio import build_studio, enlarge_studio, set_up_render
 
     started = time.monotonic()
     bpy.ops.wm.read_factory_settings(use_empty=True)
@@ -78,6 +79,8 @@ def run(chosen: argparse.Namespace) -> dict[str, Any]:
     for path in (chosen.scene, chosen.preview):
         path.parent.mkdir(parents=True, exist_ok=True)
     shown = render_preview(scene, imported, floor, chosen.preview)
+    if chosen.true_size:  # last: the studio is built around the normalised asset
+        enlarge_studio(to_true_size(imported))
     _save(chosen.scene)
     logger.info("done in %.1f s", time.monotonic() - started)
     return {

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import bpy
+from mathutils import Matrix
 
 from .cameras import ImageDepth, add_orbit_camera, add_view_cameras
 from .errors import FixItError
@@ -105,6 +106,17 @@ def import_result(folder: Path, options: ImportOptions | None = None) -> Importe
     return imported
 
 
+def to_true_size(imported: ImportedResult) -> Matrix:
+    """Undo the normalisation by moving and scaling the root; returns what was done: the asset's world from ours."""
+    size = 1 / imported.collection["turntable_normalisation_scale"]
+    place = Matrix.Translation(imported.collection["turntable_normalisation_centre"]) @ Matrix.Scale(size, 4)
+    imported.root.matrix_basis = place
+    for camera in (*imported.cameras, imported.orbit_camera):
+        camera.data.clip_start *= size  # in the scene's units, not in the camera's own
+        camera.data.clip_end *= size
+    return place
+
+
 def _select(root: bpy.types.Object) -> None:
     for target in bpy.context.selected_objects:
         target.select_set(False)
@@ -132,12 +144,12 @@ def _build(result: Result, options: ImportOptions, scene: bpy.types.Scene) -> Im
         pack=options.pack_images, depth=options.image_depth, alpha=options.image_alpha,
     )  # fmt: skip
     orbit_camera = add_orbit_camera(result.views, name, rig, root, options.orbit_frames)
-    if options.true_size:
-        root.scale = (1 / result.scale,) * 3
-        root.location = result.centre
     _scene_settings(scene, result, options, orbit_camera, notes)
+    imported = ImportedResult(name, collection, root, splats, mesh, cameras, orbit_camera, tuple(notes))
+    if options.true_size:
+        to_true_size(imported)
     bpy.context.view_layer.update()
-    return ImportedResult(name, collection, root, splats, mesh, cameras, orbit_camera, tuple(notes))
+    return imported
 
 
 def _splats(

@@ -57,7 +57,7 @@ def matrices(quaternions: np.ndarray) -> np.ndarray:
 
 
 def sh_basis(directions: np.ndarray, degree: int) -> np.ndarray:
-    """Return the real spherical harmonics [n, (degree + 1)^2] of unit directions [n, 3], signs as 3DGS has them."""
+    """Return the real spherical harmonics [..., (degree + 1)^2] of unit directions [..., 3], signs as 3DGS has them."""
     x, y, z = np.moveaxis(directions, -1, 0)
     xx, yy, zz = x * x, y * y, z * z
     basis = [
@@ -78,7 +78,30 @@ def sh_rotation(rotation: np.ndarray, degree: int) -> np.ndarray:
 
     f'(R d) = f(d) for every d; each degree's harmonics span their own turns, so D follows exactly from enough directions.
     """
-    directions = np.random.default_rng(0).normal(size=(64, 3))
-    directions /= np.linalg.norm(directions, axis=1, keepdims=True)
-    turned = sh_basis(directions @ rotation.T, degree)
-    return np.linalg.lstsq(turned, sh_basis(directions, degree), rcond=None)[0]
+    return np.linalg.pinv(sh_basis(PROBES @ rotation.T, degree)) @ sh_basis(PROBES, degree)
+
+
+def in_own_axes(splats: Splats) -> np.ndarray:
+    """Return harmonics [n, k, 3] for directions along each splat's own axes: f_own(d) = f(R d), as in `sh_rotation`."""
+    own = splats.sh.astype(np.float64)
+    if not splats.degree:
+        return own
+    fit = np.linalg.pinv(sh_basis(PROBES, splats.degree))
+    for start in range(0, len(splats), BATCH):
+        part = slice(start, start + BATCH)
+        turned = PROBES @ matrices(splats.quaternions[part].astype(np.float64)).transpose(0, 2, 1)  # [n, probes, 3]
+        own[part] = fit @ (sh_basis(turned, splats.degree) @ own[part])
+    return own
+
+
+def _spiral(count: int) -> np.ndarray:
+    """Return unit directions [count, 3], evenly spread: the Fibonacci sphere."""
+    z = 1 - (2 * np.arange(count) + 1) / count
+    angle = np.pi * (3 - np.sqrt(5)) * np.arange(count)
+    return np.stack([np.sqrt(1 - z * z) * np.cos(angle), np.sqrt(1 - z * z) * np.sin(angle), z], -1)
+
+
+PROBES = _spiral(24)
+"""Directions at which harmonics are compared: more than the 16 of degree 3, so that they fix them."""
+BATCH = 4096
+"""Splats turned at a time: 4096 * 24 * 16 numbers are 13 MB."""

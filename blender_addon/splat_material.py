@@ -15,26 +15,25 @@ their affine approximation of the perspective. Emission carries the baked light,
 import bpy
 
 from .nodes import Input, NodeWriter
+from .splat_harmonics import basis_nodes, instance_attribute, view_dependent
 
 CUTOFF = 3.0
 """Standard deviations drawn; at 2 the missing tails cost 4 dB (sRGB: 13 dB) against a reference, at 3 nothing more is won."""
-SH1_ATTRIBUTES = ("splat_sh1_r", "splat_sh1_g", "splat_sh1_b")
-"""Per instance: the degree 1 gradient of each channel in the splat's own space, times its scale."""
 
 
-def splat_material(name: str, *, view_dependent: bool) -> bpy.types.Material:
-    """Return a new material; `view_dependent` adds degree 1 of the spherical harmonics."""
+def splat_material(name: str, degree: int) -> bpy.types.Material:
+    """Return a new material that evaluates spherical harmonics up to a degree, 0 to 3."""
     material = bpy.data.materials.new(name)
     material.use_nodes = True
     material.use_backface_culling = True  # EEVEE; the shader itself does it for Cycles
     material.surface_render_method = "DITHERED"  # EEVEE: right whatever the order of the instances
     material.cycles.emission_sampling = "NONE"  # thousands of tiny lamps would only slow the light tree
     write = NodeWriter(material.node_tree)
-    incoming = _local_view(write)
-    alpha = _alpha(write, incoming)
-    colour = _attribute(write, "splat_colour").outputs["Vector"]
-    if view_dependent:
-        colour = write.vector("ADD", colour, _degree_1(write, incoming), label="+ degree 1")
+    flat = instance_attribute(write, "splat_colour")  # alpha: the opacity
+    alpha = _alpha(write, flat.outputs["Alpha"])
+    colour = flat.outputs["Vector"]
+    if degree:
+        colour = view_dependent(write, colour, degree, basis_nodes(f"{name} Harmonics", degree))
     transparent = write.add("ShaderNodeBsdfTransparent")
     emission = write.add("ShaderNodeEmission")
     write.feed(emission.inputs["Color"], linear_from_srgb(write, colour))
@@ -46,47 +45,17 @@ def splat_material(name: str, *, view_dependent: bool) -> bpy.types.Material:
     return material
 
 
-def _attribute(write: NodeWriter, name: str) -> bpy.types.Node:
-    return write.add("ShaderNodeAttribute", name, attribute_type="INSTANCER", attribute_name=name)
-
-
-def _local_view(write: NodeWriter) -> bpy.types.NodeSocket:
-    """Return the direction to the eye in the splat's own space, not normalised."""
+def _alpha(write: NodeWriter, opacity: bpy.types.NodeSocket) -> bpy.types.NodeSocket:
     geometry = write.add("ShaderNodeNewGeometry")
     turn = write.add("ShaderNodeVectorTransform", vector_type="VECTOR", convert_from="WORLD", convert_to="OBJECT")
     write.feed(turn.inputs[0], geometry.outputs["Incoming"])
-    return turn.outputs[0]
-
-
-def _alpha(write: NodeWriter, incoming: bpy.types.NodeSocket) -> bpy.types.NodeSocket:
     place = write.add("ShaderNodeTexCoord").outputs["Object"]
-    ray = write.vector("NORMALIZE", incoming)
-    moment = write.vector("CROSS_PRODUCT", place, ray, label="closest approach")
+    moment = write.vector("CROSS_PRODUCT", place, write.vector("NORMALIZE", turn.outputs[0]), label="closest approach")
     squared = write.vector("DOT_PRODUCT", moment, moment, label="d^2")
     falloff = write.math("EXPONENT", write.math("MULTIPLY", squared, -0.5))
     inside = write.math("LESS_THAN", squared, CUTOFF**2)
-    front = write.math("SUBTRACT", 1.0, write.add("ShaderNodeNewGeometry").outputs["Backfacing"], label="front face")
-    opacity = _attribute(write, "splat_opacity").outputs["Fac"]
+    front = write.math("SUBTRACT", 1.0, geometry.outputs["Backfacing"], label="front face")
     return write.math("MULTIPLY", write.math("MULTIPLY", opacity, falloff), write.math("MULTIPLY", inside, front))
-
-
-def _degree_1(write: NodeWriter, incoming: bpy.types.NodeSocket) -> bpy.types.NodeSocket:
-    """Return the colour that degree 1 adds: gradient . direction, the direction leading from the eye to the splat.
-
-    Both stay in the splat's own space: with p = R S q, g . p / |p| = (S R^T g) . q / |S q|, so the object may be moved,
-    turned and scaled and the highlights go with it.
-    """
-    away = write.scaled(incoming, -1.0)
-    stretched = write.vector("MULTIPLY", away, _attribute(write, "splat_scale").outputs["Vector"])
-    length = write.vector("LENGTH", stretched)
-    channels = [
-        write.math("DIVIDE", write.vector("DOT_PRODUCT", _attribute(write, name).outputs["Vector"], away), length)
-        for name in SH1_ATTRIBUTES
-    ]
-    combine = write.add("ShaderNodeCombineXYZ")
-    for socket, channel in zip(combine.inputs, channels, strict=True):
-        write.feed(socket, channel)
-    return combine.outputs[0]
 
 
 def linear_from_srgb(write: NodeWriter, colour: Input) -> bpy.types.NodeSocket:

@@ -11,8 +11,9 @@ import numpy as np
 from . import native_splats
 from .nodes import NodeWriter
 from .ply import Splats
-from .splat_frames import SH_1, SH_DC, matrices
-from .splat_material import CUTOFF, SH1_ATTRIBUTES, splat_material
+from .splat_frames import SH_DC, in_own_axes
+from .splat_harmonics import EEVEE_DEGREE, packed
+from .splat_material import CUTOFF, splat_material
 
 INRADIUS = 0.9339
 """Of the icosphere with 80 faces and radius 1: made larger by this, the faceted ball still holds the round one."""
@@ -27,47 +28,40 @@ def add_splats(splats: Splats, name: str, collection: bpy.types.Collection, note
             return native_splats.add_native(splats, name, collection)
         except native_splats.NATIVE_TROUBLE as error:
             notes.append(f"Blender's own splats refused these ({error}): drawn as ellipsoids.")
-    degree = min(splats.degree, 1)
-    mesh = _points(splats, name, degree)
+    mesh = _points(splats, name)
     target = bpy.data.objects.new(name, mesh)
     collection.objects.link(target)
-    material = splat_material(name, view_dependent=degree > 0)
+    material = splat_material(name, splats.degree)
     mesh.materials.append(material)
     modifier = target.modifiers.new("Splats", "NODES")
     modifier.node_group = ellipsoid_nodes(name, material)
     target["turntable_splats"] = len(splats)
-    target["turntable_sh_degree"] = degree
-    if splats.degree > 1:
-        target["turntable_note"] = f"degree {splats.degree} harmonics in the file, degree 1 drawn"
-        notes.append(f"Splats: harmonics of degree {splats.degree} in the file, drawn up to degree 1.")
+    target["turntable_sh_degree"] = splats.degree
+    if splats.degree > EEVEE_DEGREE:
+        notes.append(
+            f"Splats: Cycles draws their harmonics of degree {splats.degree}, EEVEE up to degree {EEVEE_DEGREE} "
+            "(it reads 8 attributes per splat)."
+        )
     return target
 
 
-def _points(splats: Splats, name: str, degree: int) -> bpy.types.Mesh:
+def _points(splats: Splats, name: str) -> bpy.types.Mesh:
     """Return a mesh of points only, whose attributes the nodes and the shader read."""
     mesh = bpy.data.meshes.new(name)
     mesh.vertices.add(len(splats))
     mesh.vertices.foreach_set("co", splats.means.ravel())
     put_attribute(mesh, "splat_scale", "FLOAT_VECTOR", splats.scales)
     put_attribute(mesh, "splat_rotation", "QUATERNION", splats.quaternions)
-    put_attribute(mesh, "splat_opacity", "FLOAT", splats.opacities)
-    put_attribute(mesh, "splat_colour", "FLOAT_VECTOR", 0.5 + SH_DC * splats.sh[:, 0])
-    if degree:
-        for label, gradient in zip(SH1_ATTRIBUTES, local_gradients(splats), strict=True):
-            put_attribute(mesh, label, "FLOAT_VECTOR", gradient)
+    colour = np.concatenate([0.5 + SH_DC * splats.sh[:, 0], splats.opacities[:, None]], 1)
+    put_attribute(mesh, "splat_colour", "FLOAT_COLOR", colour)
+    put_attribute(mesh, "splat_opacity", "FLOAT", splats.opacities)  # also for the nodes, which have no alpha
+    for label, four in packed(in_own_axes(splats)).items():
+        put_attribute(mesh, label, "FLOAT_COLOR", four)
     mesh.update()
     return mesh
 
 
-def local_gradients(splats: Splats) -> np.ndarray:
-    """Return [3 channels, n, 3]: degree 1 as a gradient per channel in each splat's own space, S R^T g."""
-    y, z, x = splats.sh[:, 1], splats.sh[:, 2], splats.sh[:, 3]  # [n, 3 channels] each
-    world = SH_1 * np.stack([-x, -y, z], -1)  # [n, channel, xyz]
-    local = np.einsum("nij,nci->ncj", matrices(splats.quaternions), world)
-    return (local * splats.scales[:, None]).transpose(1, 0, 2)
-
-
-FIELDS = {"FLOAT": "value", "FLOAT_VECTOR": "vector", "QUATERNION": "value", "FLOAT4": "value"}
+FIELDS = {"FLOAT": "value", "FLOAT_VECTOR": "vector", "QUATERNION": "value", "FLOAT_COLOR": "color"}
 
 
 def put_attribute(data: bpy.types.ID, name: str, kind: str, values: np.ndarray) -> None:

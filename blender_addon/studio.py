@@ -4,7 +4,7 @@ import math
 
 import bpy
 import numpy as np
-from mathutils import Vector
+from mathutils import Matrix, Vector
 
 from .scene import ImportedResult
 
@@ -71,6 +71,18 @@ def _add_floor(studio: bpy.types.Collection, height: float) -> bpy.types.Object:
     floor.is_shadow_catcher = True
     studio.objects.link(floor)
     return floor
+
+
+def enlarge_studio(place: Matrix) -> None:
+    """Move and enlarge lamps and floor with the asset (see `scene.to_true_size`); pictures stay as they were."""
+    size = place.to_scale()[0]
+    for target in bpy.data.collections["Studio"].objects:
+        target.location = place @ target.location
+        if target.type == "LIGHT":
+            target.data.size *= size
+            target.data.energy *= size**2  # watts: the same light per area from further away
+        else:
+            target.scale *= size
 
 
 def set_up_render(scene: bpy.types.Scene, size: int, samples: int, threads: int) -> None:

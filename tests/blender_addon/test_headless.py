@@ -101,6 +101,42 @@ def test_the_scene_opens_anywhere(made: dict[str, Any], blender: Callable[..., A
     assert (found["unseen"], found["size"], found["preset"]) == ([], SIZE, "tiny")
 
 
+LOOK = """
+bpy.ops.wm.open_mainfile(filepath=sys.argv[3])
+scene = bpy.context.scene
+scene.render.resolution_x = scene.render.resolution_y = 48
+scene.cycles.samples, scene.cycles.use_denoising = 64, False
+scene.render.filepath = sys.argv[1] + ".png"
+bpy.ops.render.render(write_still=True)
+image = bpy.data.images.load(scene.render.filepath)
+image.alpha_mode = "CHANNEL_PACKED"
+mesh = next(o for o in scene.objects if o.name == "boxes Mesh")
+corners = np.array([mesh.matrix_world @ v.co for v in mesh.data.vertices])
+answer([list(image.pixels), corners.min(0).tolist(), corners.max(0).tolist(), scene.objects["Floor"].location.z,
+        [scene.camera.data.clip_start, scene.camera.data.clip_end]])
+"""
+
+
+def test_true_size_changes_the_scene_and_no_picture(
+    made: dict[str, Any], blender: Callable[..., Any], result_folder: Path, tmp_path: Path
+) -> None:
+    done = command(
+        result_folder, "--scene", tmp_path / "true.blend", "--preview", tmp_path / "p.png", "--size", 16,
+        "--samples", 1, "--threads", 2, "--true-size",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    found, low, high, floor, clip = blender(LOOK, tmp_path / "true.blend")
+    expected, *_, clip_before = blender(LOOK, made["scene"])
+    scale, centre = 0.25, np.array([3.0, -2.0, 1.5])  # as conftest normalises
+    half = np.array([0.5, 0.3, 0.2]) / scale
+    np.testing.assert_allclose([low, high], [centre - half, centre + half], atol=1e-5)
+    assert floor == pytest.approx(low[2] - 0.002 / scale, abs=1e-5)
+    np.testing.assert_allclose(clip, 4 * np.array(clip_before), rtol=1e-6)  # float32
+    found, expected = np.array(found), np.array(expected)
+    assert expected.std() > 0.1  # a picture
+    assert np.abs(found - expected).mean() < 0.01  # 0 seen, thanks to a scale of 4; others round, and paths may part
+
+
 @pytest.mark.parametrize("script", [False, True], ids=["module", "by path"])
 def test_a_bad_folder_is_one_line_and_exit_1(blender: Callable[..., Any], tmp_path: Path, script: bool) -> None:
     done = command(tmp_path / "none", "--scene", tmp_path / "s.blend", "--preview", tmp_path / "p.png", script=script)

@@ -38,7 +38,7 @@ def parts(target):
     # bounding box of what is red, green and blue: by texture column or by splat colour
     places = np.array([target.matrix_world @ v.co for v in target.data.vertices])
     if target == done.splats:
-        colours = np.array([v.vector for v in target.data.attributes["splat_colour"].data])
+        colours = np.array([v.color[:3] for v in target.data.attributes["splat_colour"].data])
         groups = colours.argmax(1)
     else:
         groups = np.zeros(len(places), int)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from blender_addon.ply import Splats
-from blender_addon.splat_frames import Z_UP_FROM_PLY, matrices, multiply, sh_basis, sh_rotation, to_z_up
+from blender_addon.splat_frames import Z_UP_FROM_PLY, in_own_axes, matrices, multiply, sh_basis, sh_rotation, to_z_up
 from engine.geometry import frames, matrix_from_quaternion
 
 
@@ -39,6 +39,15 @@ def test_the_harmonics_are_orthonormal() -> None:
     np.testing.assert_allclose(gram, np.eye(16), atol=0.02)  # Monte Carlo: 5 sigma of 400,000 draws
 
 
+def test_the_harmonics_are_the_engines() -> None:
+    torch = pytest.importorskip("torch")
+    harmonics = pytest.importorskip("engine.splats.harmonics")
+    directions = np.random.default_rng(3).normal(size=(50, 3))
+    directions /= np.linalg.norm(directions, axis=1, keepdims=True)
+    expected = harmonics.basis(torch.from_numpy(directions), 3).numpy()
+    np.testing.assert_allclose(sh_basis(directions, 3), expected, atol=1e-14)  # the same sums in float64
+
+
 @pytest.mark.parametrize("degree", [1, 2, 3])
 def test_a_turned_splat_sends_the_same_colour_along_turned_directions(degree: int) -> None:
     splats = random_splats(degree)
@@ -53,3 +62,14 @@ def test_a_turned_splat_sends_the_same_colour_along_turned_directions(degree: in
 def test_turning_back_is_the_inverse() -> None:
     there, back = sh_rotation(Z_UP_FROM_PLY, 3), sh_rotation(Z_UP_FROM_PLY.T, 3)
     np.testing.assert_allclose(there @ back, np.eye(16), atol=1e-12)
+
+
+@pytest.mark.parametrize("degree", [0, 1, 2, 3])
+def test_in_its_own_axes_a_splat_has_the_same_colours(degree: int) -> None:
+    splats = random_splats(degree)
+    own = in_own_axes(splats)
+    directions = np.random.default_rng(1).normal(size=(30, 3))
+    directions /= np.linalg.norm(directions, axis=1, keepdims=True)
+    found = np.einsum("dk,nkc->ndc", sh_basis(directions, degree), own)
+    outside = directions @ matrices(splats.quaternions).transpose(0, 2, 1)  # [n, d, 3]
+    np.testing.assert_allclose(found, sh_basis(outside, degree) @ splats.sh, atol=1e-12)  # float64
