@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 from engine.geometry import Camera
 from engine.splats.gaussians import Gaussians
@@ -44,7 +45,9 @@ def _one_view(gaussians: Gaussians, camera: Camera, *, geometry: bool) -> tuple[
             chosen = order[hit]
             u, v = torch.meshgrid(torch.arange(left, right), torch.arange(top, bottom), indexing="xy")
             centres = (torch.stack([u, v], -1).reshape(-1, 2) + 0.5).to(opacity)
-            tile = _blend(centres, ellipses.pixels[chosen], conics[chosen], opacity[chosen], features[chosen])
+            splats = (ellipses.pixels[chosen], conics[chosen], opacity[chosen], features[chosen])
+            # Checkpointed, so that memory is that of one tile: the backward pass blends it again.
+            tile = checkpoint(_blend, centres, *splats, use_reentrant=False)
             row.append(tile.reshape(bottom - top, right - left, -1))
         rows.append(torch.cat(row, 1))
     picture = torch.cat(rows, 0).permute(2, 0, 1)

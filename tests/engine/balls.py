@@ -3,9 +3,9 @@
 from dataclasses import replace
 
 import numpy as np
-import pytest
+import trimesh
 
-from engine.files import OrbitImages
+from engine.files import MeshArrays, OrbitImages
 from engine.geometry import RING24, rays_world
 
 SUPERSAMPLING = 4
@@ -55,7 +55,7 @@ def _shrink(colour, hit):
     return np.rint(255 * np.concatenate([straight, alpha[..., None]], -1)).astype(np.uint8)
 
 
-@pytest.fixture(scope="session")
-def ball() -> OrbitImages:
-    """Twelve views of the ball at 48 px, with depth and normals."""
-    return ball_orbit()
+def ball_mesh(radius_m: float = 0.4) -> MeshArrays:
+    """The ball itself as triangles, fine enough that its facets lie within 0.1 mm of it."""
+    sphere = trimesh.creation.icosphere(subdivisions=5, radius=radius_m)
+    return MeshArrays(sphere.vertices.astype(np.float32), sphere.faces.astype(np.int64))

@@ -1,0 +1,237 @@
+"""The command `turntable`: arguments in, results on stdout, everything else on stderr.
+
+Exit status: 0 something was produced (or was there already), 1 failure, 2 usage, 130 stopped by Ctrl-C.
+"""
+
+import json
+import logging
+import os
+import signal
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Annotated, Literal, NoReturn
+
+import tyro
+from tqdm import tqdm
+from tqdm.contrib.logging import logging_redirect_tqdm
+
+from engine.errors import MissingDependencyError, TurntableError
+
+if TYPE_CHECKING:
+    from engine.reconstruct import Progress
+
+log = logging.getLogger(__name__)
+
+EXIT_FAILURE, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
+DESCRIPTION = "Turntable: orbits in, Gaussian splats and textured meshes out. --version prints the version."
+Verbose = Annotated[bool, tyro.conf.arg(aliases=["-v"])]
+Quiet = Annotated[bool, tyro.conf.arg(aliases=["-q"])]
+
+
+@dataclass(frozen=True)
+class Reconstruct:
+    """Turn an orbit into splats.ply, mesh.glb, turntable.mp4, preview.png and report.json.
+
+    Prints the result folder. Stages whose files are whole are not run again, so a run that was stopped goes on.
+    """
+
+    orbit: Annotated[Path, tyro.conf.Positional]
+    """An orbit/1 folder or its json, such as `turntable-farm render` leaves."""
+    out: Path
+    """The result folder."""
+    holdout_every: int = 0
+    """Keep every so-many-th view out and measure on it (3: views 2, 5, 8, ...); 0 uses all views."""
+    truth: Path | None = None
+    """The true mesh (.glb, .obj, .ply, .stl), to measure the made one against."""
+    redo_from: Annotated[
+        Literal["views", "splats", "mesh", "turntable", "quality"] | None, tyro.conf.arg(name="from")
+    ] = None
+    """Redo this stage and those after it, even if their files are whole."""
+    depth: Literal["auto", "orbit", "splats"] = "auto"
+    """Where the mesh's depth comes from: the orbit's maps where it has them (auto), or the splats."""
+    device: str = "auto"
+    """cpu, cuda, or auto: cuda where there is one."""
+    seed: int = 0
+    """Order of the views and colours of the backgrounds while fitting."""
+    iterations: int = 800
+    """Steps of the fit; 300 for a quick look, 3000 for the last half decibel."""
+    sh_degree: int = 2
+    """View-dependent colour of the splats: 0 (none) to 3."""
+    max_gaussians: int = 60_000
+    """Largest number of splats."""
+    resolution: int = 224
+    """Voxels along the mesh's longest side."""
+    faces: int = 24_000
+    """Triangles of the mesh, about."""
+    texture_size: int = 1024
+    """Side of the texture in pixels."""
+    threads: int = field(default_factory=lambda: os.cpu_count() or 1)
+    """CPU threads."""
+    verbose: Verbose = False
+    """Say more."""
+    quiet: Quiet = False
+    """Say nothing but errors."""
+
+
+@dataclass(frozen=True)
+class Summary:
+    """Print a result folder's files and its figures."""
+
+    result: Annotated[Path, tyro.conf.Positional]
+    """The result folder."""
+    json: bool = False
+    """Print the whole report as JSON instead."""
+    verbose: Verbose = False
+    """Say more."""
+    quiet: Quiet = False
+    """Say nothing but errors."""
+
+
+@dataclass(frozen=True)
+class Doctor:
+    """Say what this machine can do and what is missing, each with its fix. Exits with 1 if something needed is."""
+
+    verbose: Verbose = False
+    """Say more."""
+    quiet: Quiet = False
+    """Say nothing but errors."""
+
+
+Command = (
+    Annotated[Reconstruct, tyro.conf.subcommand("reconstruct")]
+    | Annotated[Summary, tyro.conf.subcommand("summary")]
+    | Annotated[Doctor, tyro.conf.subcommand("doctor")]
+)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command line and return the exit status."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    if "--version" in given:
+        sys.stdout.write(f"turntable {_version()}\n")
+        return 0
+    command = tyro.cli(Command, prog="turntable", description=DESCRIPTION, args=given)  # type: ignore[call-overload]
+    _set_up_logging(command.verbose, command.quiet)
+    signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        return _run(command)
+    except KeyboardInterrupt:
+        log.error("stopped: whole stages are kept; the same command goes on from there")
+        return EXIT_INTERRUPTED
+    except TurntableError as error:
+        log.error("%s", error)
+        return EXIT_FAILURE
+    except ValueError as error:  # a setting out of its range
+        log.debug("", exc_info=True)
+        log.error("%s", error)
+        return EXIT_USAGE
+    except Exception as error:  # the command's outermost frame
+        log.debug("", exc_info=True)
+        log.error("unexpected %s: %s; this is a bug, see the details with -v", type(error).__name__, error)
+        return EXIT_FAILURE
+
+
+def _run(command: Reconstruct | Summary | Doctor) -> int:
+    if isinstance(command, Reconstruct):
+        _reconstruct(command)
+        sys.stdout.write(f"{command.out}\n")
+        return 0
+    if isinstance(command, Summary):
+        from engine.results import read_report
+        from engine.summary import summary
+
+        report = read_report(command.result)
+        sys.stdout.write(json.dumps(report, indent=1) if command.json else summary(command.result, report))
+        sys.stdout.write("\n")
+        return 0
+    from engine.doctor import diagnose, format_report
+
+    diagnosis = diagnose()
+    sys.stdout.write(format_report(diagnosis) + "\n")
+    return 0 if diagnosis.ok else EXIT_FAILURE
+
+
+def _reconstruct(command: Reconstruct) -> None:
+    # Threads that spin while they wait slow the others down (torch and numba each have a pool); read at first import.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    os.environ["OMP_NUM_THREADS"] = os.environ["NUMBA_NUM_THREADS"] = str(command.threads)
+    try:
+        import torch
+
+        from engine.meshing import MeshSettings
+        from engine.reconstruct import ReconstructSettings, reconstruct
+        from engine.splats.fitting import FitSettings
+    except ModuleNotFoundError as error:
+        raise MissingDependencyError(
+            f"reconstruct needs {error.name}: pip install 'turntable3d[models,mesh]'; see `turntable doctor`"
+        ) from error
+    torch.set_num_threads(command.threads)
+    settings = ReconstructSettings(
+        holdout_every=command.holdout_every,
+        depth=command.depth,
+        device=command.device,
+        fit=FitSettings(
+            iterations=command.iterations, sh_degree=command.sh_degree, max_gaussians=command.max_gaussians,
+            seed=command.seed,
+        ),
+        mesh=MeshSettings(
+            resolution=command.resolution,
+            target_faces=command.faces, texture_size=command.texture_size, threads=command.threads
+        ),
+    )  # fmt: skip
+    with _progress_bars(command.quiet) as progress:
+        reconstruct(
+            command.orbit, command.out, settings, truth=command.truth, redo_from=command.redo_from, progress=progress
+        )
+
+
+@contextmanager
+def _progress_bars(quiet: bool) -> Iterator["Progress"]:
+    """One bar a stage on stderr: how far, how long still. Nothing without a terminal."""
+    bars: dict[str, tqdm] = {}
+
+    def show(stage: str, done: int, total: int, words: str) -> None:
+        if stage not in bars:
+            for bar in bars.values():
+                bar.close()
+            bars[stage] = tqdm(desc=stage, total=total, disable=True if quiet else None, file=sys.stderr)
+        bars[stage].set_postfix_str(words, refresh=False)
+        bars[stage].update(done - bars[stage].n)
+
+    with logging_redirect_tqdm():
+        try:
+            yield show
+        finally:
+            for bar in bars.values():
+                bar.close()
+
+
+def _set_up_logging(verbose: bool, quiet: bool) -> None:
+    level = logging.DEBUG if verbose else logging.ERROR if quiet else logging.INFO
+    logging.basicConfig(level=level, stream=sys.stderr, format="%(levelname)s %(message)s", force=True)
+    logging.getLogger("numba").setLevel(logging.WARNING)
+    logging.addLevelName(logging.INFO, "info:")
+    logging.addLevelName(logging.WARNING, "warning:")
+    logging.addLevelName(logging.ERROR, "error:")
+    logging.addLevelName(logging.DEBUG, "debug:")
+
+
+def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
+    """A polite kill ends like Ctrl-C."""
+    raise KeyboardInterrupt
+
+
+def _version() -> str:
+    try:
+        return version("turntable3d")
+    except PackageNotFoundError:
+        return "(not installed)"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
