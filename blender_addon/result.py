@@ -43,6 +43,11 @@ class Views:
     def __len__(self) -> int:
         return len(self.images)
 
+    @property
+    def pixel_m(self) -> float:
+        """Size of a pixel at the origin, where the object stands; normalised units."""
+        return float(np.median(np.linalg.norm(self.T_world_camera[:, :3, 3], axis=1)) / self.focal_px)
+
 
 @dataclass(frozen=True)
 class Result:

@@ -25,7 +25,7 @@ from .meshes import add_mesh
 from .ply import read_splats
 from .result import Result, read_result
 from .rollback import all_or_nothing, data_blocks
-from .splat_frames import to_z_up
+from .splat_frames import as_seen, to_z_up
 from .splats import add_splats, allow_transparency
 
 Show = Literal["MESH", "SPLATS", "BOTH"]
@@ -45,6 +45,8 @@ class ImportOptions:
     """Scale and move the root so that the asset has its true size and place."""
     pack_images: bool = True
     """Put the pictures into the .blend file; otherwise keep paths, relative where the file has been saved."""
+    splat_blur_px2: float = 0.3
+    """Variance that 3DGS renderers add to every splat, pixels squared of the views; 0 for splats trained without."""
     image_depth: ImageDepth = "BACK"
     """Pictures behind the object or in front of it, seen through their cameras."""
     image_alpha: float = 0.5
@@ -134,7 +136,8 @@ def _build(result: Result, options: ImportOptions, scene: bpy.types.Scene) -> Im
     _remember(collection, result)
     splats, mesh = None, ()
     if result.splats is not None:
-        splats = _splats(result.splats, name, collection, root, notes)
+        blur_m = options.splat_blur_px2**0.5 * result.views.pixel_m
+        splats = _splats(result.splats, name, collection, root, blur_m, notes)
         allow_transparency(scene, notes)
     if result.mesh is not None:
         mesh = add_mesh(result.mesh, name, _collection(f"{name} Mesh", collection), root, notes)
@@ -153,12 +156,14 @@ def _build(result: Result, options: ImportOptions, scene: bpy.types.Scene) -> Im
 
 
 def _splats(
-    path: Path, name: str, collection: bpy.types.Collection, root: bpy.types.Object, notes: list[str]
+    path: Path, name: str, collection: bpy.types.Collection, root: bpy.types.Object, blur_m: float, notes: list[str]
 ) -> bpy.types.Object:
     splats = read_splats(path)
     if not splats.says_axes:
         notes.append(f"{path.name} does not name its axes: taken as +Y down, as 3DGS trainers write.")
-    target = add_splats(to_z_up(splats), f"{name} Splats", _collection(f"{name} Splats", collection), notes)
+    target = add_splats(
+        to_z_up(as_seen(splats, blur_m)), f"{name} Splats", _collection(f"{name} Splats", collection), notes
+    )
     target.parent = root
     return target
 

@@ -57,7 +57,9 @@ def test_the_preview_shows_both_through_the_same_camera(made: dict[str, Any]) ->
         masks = [half[..., channel] - np.delete(half, channel, 2).max(2) > 40 for half in halves]
         assert min(mask.sum() for mask in masks) > 50, f"channel {channel} is missing: black or washed-out"
         centres = [np.argwhere(mask).mean(0) for mask in masks]
-        assert np.abs(centres[0] - centres[1]).max() < 3  # px; splats bulge a little over the edges
+        assert (
+            np.abs(centres[0] - centres[1]).max() < 5
+        )  # px; splats bulge over the edges, by a pixel of the fixture's small views too
     corners = picture[[2, 2, -3, -3], [2, -3, 2, -3]]
     assert corners.min() > 150  # a light backdrop
     assert np.ptp(corners, axis=1).max() < 12  # and a nearly neutral one

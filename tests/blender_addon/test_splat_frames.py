@@ -4,8 +4,17 @@ import numpy as np
 import pytest
 
 from blender_addon.ply import Splats
-from blender_addon.splat_frames import Z_UP_FROM_PLY, in_own_axes, matrices, multiply, sh_basis, sh_rotation, to_z_up
-from engine.geometry import frames, matrix_from_quaternion
+from blender_addon.splat_frames import (
+    Z_UP_FROM_PLY,
+    as_seen,
+    in_own_axes,
+    matrices,
+    multiply,
+    sh_basis,
+    sh_rotation,
+    to_z_up,
+)
+from engine.geometry import Camera, frames, look_at, matrix_from_quaternion
 
 
 def random_splats(degree: int) -> Splats:
@@ -73,3 +82,19 @@ def test_in_its_own_axes_a_splat_has_the_same_colours(degree: int) -> None:
     found = np.einsum("dk,nkc->ndc", sh_basis(directions, degree), own)
     outside = directions @ matrices(splats.quaternions).transpose(0, 2, 1)  # [n, d, 3]
     np.testing.assert_allclose(found, sh_basis(outside, degree) @ splats.sh, atol=1e-12)  # float64
+
+
+def test_splats_are_drawn_as_wide_as_3dgs_renderers_draw_them() -> None:
+    scales = np.array([[0.003, 0.004, 0.001]], np.float32)
+    splats = Splats(
+        np.zeros((1, 3), np.float32), scales, np.array([[1, 0, 0, 0]], np.float32), np.ones(1, np.float32),
+        np.zeros((1, 1, 3), np.float32), says_axes=True,
+    )  # fmt: skip
+    np.testing.assert_allclose(as_seen(splats, 0.0).scales, scales, rtol=1e-6)
+    # variances add: 3-4-5
+    np.testing.assert_allclose(as_seen(splats, 0.004).scales[0, 0], 0.005, rtol=1e-6)
+    # what the engine's renderer adds in the picture: 0.3 px^2, at the distance where a pixel is 0.01 m
+    camera = Camera.from_fov(look_at(np.array([0.0, -2.0, 0.0]), np.zeros(3)), 40.0, 64, 64)
+    pixel_m = 2.0 / camera.focal_px
+    widened = as_seen(splats, np.sqrt(0.3) * pixel_m).scales[0, 0] / pixel_m
+    assert widened**2 == pytest.approx((0.003 / pixel_m) ** 2 + 0.3, rel=1e-5)
