@@ -27,7 +27,20 @@ QUICK = ReconstructSettings(
     mesh=MeshSettings(resolution=48, target_faces=800, texture_size=128, threads=2),
 )
 FILES = {"orbit.json", "splats.ply", "mesh.glb", "turntable.mp4", "preview.png", "report.json"}
-QUICK_FLAGS = "--iterations 60 --resolution 48 --faces 800 --texture-size 128 --threads 2 --device cpu".split()
+QUICK_FLAGS = [
+    "--iterations",
+    "60",
+    "--resolution",
+    "48",
+    "--faces",
+    "800",
+    "--texture-size",
+    "128",
+    "--threads",
+    "2",
+    "--device",
+    "cpu",
+]
 
 
 @pytest.fixture(scope="module")
