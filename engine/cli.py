@@ -115,7 +115,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if "--version" in given:
         sys.stdout.write(f"turntable {_version()}\n")
         return 0
-    command = tyro.cli(Command, prog="turntable", description=DESCRIPTION, args=given)  # type: ignore[call-overload]
+    command = tyro.cli(Command, prog="turntable", description=DESCRIPTION, args=given)
     _set_up_logging(command.verbose, command.quiet)
     signal.signal(signal.SIGTERM, _interrupt)
     try:

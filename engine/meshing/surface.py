@@ -52,7 +52,7 @@ def extract_surface(
     padded = np.where(np.abs(padded) < band, np.where(padded < 0, -band, band), padded)
     if not (padded < 0).any():
         raise MeshingError("the views leave nothing: every voxel is seen through; do the poses fit the depth maps?")
-    vertices, faces, _, _ = marching_cubes(padded, 0.0)  # type: ignore[no-untyped-call]
+    vertices, faces, _, _ = marching_cubes(padded, 0.0)
     vertices = (vertices.astype(np.float64) - 1) * volume.voxel_m + volume.origin
     keep = keep_faces(vertices, faces, volume)
     if not keep.any():
