@@ -37,7 +37,7 @@ from engine.files import (
     write_turntable,
 )
 from engine.geometry import Ring
-from engine.meshing import MeshSettings, draw_mesh, mesh_from_depth, texture_from_views
+from engine.meshing import FROM_SPLATS, MeshSettings, draw_mesh, mesh_from_depth, texture_from_views
 from engine.results import ResultFolder, fingerprint, locked, open_result, sha256_of
 from engine.splats import Gaussians, render
 from engine.splats.fitting import FitProgress, FitSettings, fit
@@ -210,8 +210,9 @@ class _Reconstruction:
         else:
             with torch.no_grad():
                 depth_m = render(self._splats(), given.orbit.cameras).depth_m.numpy()
-            # Depth of splats is a mean over what a pixel sees: noisier than a renderer's.
-            settings = replace(self.settings.mesh, agreement_voxels=max(2.0, self.settings.mesh.agreement_voxels))
+            settings = replace(
+                self.settings.mesh, agreement_voxels=FROM_SPLATS.agreement_voxels, free_views=FROM_SPLATS.free_views
+            )
             depth_m = np.where(given.rgba[..., 3] > 0, depth_m, 0)
 
         def report(words: str, done: float) -> None:

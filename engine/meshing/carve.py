@@ -90,12 +90,11 @@ def _reading(
     else:
         d = plane[py, px, 0] * x + plane[py, px, 1] * y + plane[py, px, 2] * z + plane[py, px, 3]
         along = d / c  # along the ray; the depth of the pixel's centre would be off by its slope
+        seen = abs(d) < trunc  # even if grazing: a roof seen at 5 degrees is a roof, not a hidden place
         if along > steep:
             d = max(d, along - 2 * trunc)
         elif along < -steep:
             d = -trunc
-        else:
-            seen = abs(d) < trunc
     seen = seen and value <= 0  # beyond the silhouette a border pixel's plane is only its continuation
     if d > value:
         value, weight = d, c * c

@@ -9,9 +9,11 @@ from engine.files import MeshArrays, OrbitImages
 from engine.geometry import RING24, rays_world
 
 SUPERSAMPLING = 4
+RADIUS_M = 0.5
+"""The longest side is 1, as in every normalised orbit."""
 
 
-def ball_orbit(size: int = 48, views: int = 12, elevation_deg: float = 20.0, radius_m: float = 0.4) -> OrbitImages:
+def ball_orbit(size: int = 48, views: int = 12, elevation_deg: float = 20.0, radius_m: float = RADIUS_M) -> OrbitImages:
     """A ball with smooth coloured bands, ray traced: colour by place, antialiased alpha, exact depth and normals."""
     orbit = replace(RING24, views=views, name=f"ring{views}").orbit(elevation_deg, size, size)
     fine = orbit.resized(size * SUPERSAMPLING, size * SUPERSAMPLING)
@@ -55,7 +57,7 @@ def _shrink(colour, hit):
     return np.rint(255 * np.concatenate([straight, alpha[..., None]], -1)).astype(np.uint8)
 
 
-def ball_mesh(radius_m: float = 0.4) -> MeshArrays:
+def ball_mesh(radius_m: float = RADIUS_M) -> MeshArrays:
     """The ball itself as triangles, fine enough that its facets lie within 0.1 mm of it."""
     sphere = trimesh.creation.icosphere(subdivisions=5, radius=radius_m)
     return MeshArrays(sphere.vertices.astype(np.float32), sphere.faces.astype(np.int64))

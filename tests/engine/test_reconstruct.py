@@ -97,15 +97,15 @@ def test_report_says_what_was_done_and_how_well(result: Path) -> None:
     assert all(s["seconds"] >= 0 and s["peak_memory_mib"] > 10 for s in report["stages"].values())
     assert report["held_out_views"] == [2, 5, 8, 11]
     assert report["licences"][0]["license"] == "CC0-1.0"
-    # 24.0 dB was seen after 60 steps at 48 px; the nearest given view repeated scores 20.0
-    assert report["quality"]["held_out"]["splats_psnr_db"] > 23
+    # 22.3 dB was seen after 60 steps at 48 px; the nearest given view repeated scores 15.9
+    assert report["quality"]["held_out"]["splats_psnr_db"] > 21
     assert report["quality"]["held_out"]["mesh_psnr_db"] > 20
 
 
 @pytest.mark.slow
 def test_the_mesh_is_measured_against_the_truth(orbit_folder: Path, truth: Path, own_result: Path) -> None:
     report = reconstruct(orbit_folder, own_result, QUICK, truth=truth)
-    # voxels of 0.8 / 48 = 0.017 m: the surface is found to a fraction of one
+    # voxels of 1 / 48 = 0.021 m: the surface is found to a fraction of one
     assert report["quality"]["mesh"]["chamfer"] < 0.012
     assert report["quality"]["mesh"]["iou"] > 0.9
 

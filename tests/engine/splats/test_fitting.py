@@ -12,6 +12,7 @@ from engine.files import OrbitImages
 from engine.splats import Gaussians, render
 from engine.splats.fitting import FitProgress, FitSettings, first_guess, fit
 from engine.splats.initialise import surface_from_depth, surface_from_silhouettes
+from tests.engine.balls import RADIUS_M
 
 HELD_OUT = [2, 5, 8, 11]
 GIVEN = [i for i in range(12) if i not in HELD_OUT]
@@ -29,8 +30,8 @@ def test_recovers_views_that_it_has_not_seen(ball: OrbitImages, with_depth: bool
     given = ball.subset(GIVEN) if with_depth else replace(ball.subset(GIVEN), depth_m=None)
     before = held_out_psnr_db(first_guess(given, QUICK), ball)
     after = held_out_psnr_db(fit(given, QUICK), ball)
-    # 29.9 dB from depth and 27.8 from silhouettes were seen; repeating the nearest given view scores 20.0
-    assert after > (29 if with_depth else 27)
+    # 27.2 dB from depth and 26.9 from silhouettes were seen; repeating the nearest given view scores 15.9
+    assert after > 26
     assert after > before + 7
 
 
@@ -76,8 +77,8 @@ def test_progress_is_told_and_may_stop(ball: OrbitImages) -> None:
 
 def test_depth_gives_points_and_normals_of_the_ball(ball: OrbitImages) -> None:
     surface = surface_from_depth(ball, 0.02)
-    # averages over cells of 0.02 m lie inside the curve by at most 0.02**2 / (8 * 0.4); the rest is float32 depth
-    np.testing.assert_allclose(np.linalg.norm(surface.points, axis=1), 0.4, atol=2e-3)
+    # averages over cells of 0.02 m lie inside the curve by at most 0.02**2 / (8 * 0.5); the rest is float32 depth
+    np.testing.assert_allclose(np.linalg.norm(surface.points, axis=1), RADIUS_M, atol=2e-3)
     outwards = surface.points / np.linalg.norm(surface.points, axis=1, keepdims=True)
     cosine = (surface.normals * outwards).sum(1)
     assert np.median(cosine) > 0.99
@@ -90,9 +91,9 @@ def test_silhouettes_give_a_hull_around_the_ball(ball: OrbitImages) -> None:
     radius = np.linalg.norm(surface.points, axis=1)
     cell = 1.1 / 47
     # a hull never cuts into the object, but for the grid; it bulges where no silhouette touches: above and below
-    assert radius.min() > 0.4 - 2 * cell
+    assert radius.min() > RADIUS_M - 2 * cell
     equator = np.abs(surface.points[:, 2]) < 0.1
-    assert radius[equator].max() < 0.4 + 2 * cell
+    assert radius[equator].max() < RADIUS_M + 2 * cell
 
 
 def test_nothing_to_start_from_is_said(ball: OrbitImages) -> None:
