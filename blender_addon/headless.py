@@ -44,6 +44,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--samples", type=int, default=64, help="Cycles samples (default 64)")
     parser.add_argument("--threads", type=int, default=_cores(), help="render threads (default: the cores at hand)")
     parser.add_argument("--true-size", action="store_true", help="the scene has the asset's own size and place")
+    parser.add_argument("-v", "--verbose", action="store_true", help="show what Blender prints")
     chosen = parser.parse_args(arguments)
     for name in ("size", "samples", "threads"):
         if getattr(chosen, name) < 1:
@@ -114,12 +115,16 @@ def _save(path: Path) -> None:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Run the command; returns the exit code. Stdout belongs to the JSON line: Blender's own chatter goes to stderr."""
+    """Run the command; returns the exit code.
+
+    Stdout belongs to the JSON line. What Blender prints there (a line for every sample) goes to stderr with --verbose
+    and nowhere without; its warnings and errors come on stderr either way.
+    """
     chosen = parse(arguments)
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(message)s")
     sys.stdout.flush()
     answer = os.dup(1)
-    os.dup2(2, 1)
+    os.dup2(2 if chosen.verbose else os.open(os.devnull, os.O_WRONLY), 1)
     from .errors import FixItError
 
     private = None

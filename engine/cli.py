@@ -47,7 +47,7 @@ class Reconstruct:
     holdout_every: int = 0
     """Keep every so-many-th view out and measure on it (3: views 2, 5, 8, ...); 0 uses all views."""
     truth: Path | None = None
-    """The true mesh (.glb, .obj, .ply, .stl), to measure the made one against."""
+    """The true mesh (.glb), to measure the made one against."""
     redo_from: Annotated[
         Literal["views", "splats", "mesh", "turntable", "quality"] | None, tyro.conf.arg(name="from")
     ] = None
