@@ -6,20 +6,27 @@ Exit status: 0 something was produced (or was there already), 1 failure, 2 usage
 import json
 import logging
 import os
-import signal
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from types import FrameType
-from typing import TYPE_CHECKING, Annotated, Literal, NoReturn
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
+from engine.command_line import (
+    EXIT_FAILURE,
+    EXIT_INTERRUPTED,
+    EXIT_USAGE,
+    Quiet,
+    Verbose,
+    end_politely_on_sigterm,
+    product_version,
+    set_up_logging,
+)
 from engine.errors import MissingDependencyError, TurntableError
 
 if TYPE_CHECKING:
@@ -27,10 +34,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-EXIT_FAILURE, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
 DESCRIPTION = "Turntable: orbits in, Gaussian splats and textured meshes out. --version prints the version."
-Verbose = Annotated[bool, tyro.conf.arg(aliases=["-v"])]
-Quiet = Annotated[bool, tyro.conf.arg(aliases=["-q"])]
 
 
 @dataclass(frozen=True)
@@ -113,11 +117,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command line and return the exit status."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     if "--version" in given:
-        sys.stdout.write(f"turntable {_version()}\n")
+        sys.stdout.write(f"turntable {product_version()}\n")
         return 0
     command = tyro.cli(Command, prog="turntable", description=DESCRIPTION, args=given)
-    _set_up_logging(command.verbose, command.quiet)
-    signal.signal(signal.SIGTERM, _interrupt)
+    set_up_logging(command.verbose, command.quiet)
+    end_politely_on_sigterm()
     try:
         return _run(command)
     except KeyboardInterrupt:
@@ -209,28 +213,6 @@ def _progress_bars(quiet: bool) -> Iterator["Progress"]:
         finally:
             for bar in bars.values():
                 bar.close()
-
-
-def _set_up_logging(verbose: bool, quiet: bool) -> None:
-    level = logging.DEBUG if verbose else logging.ERROR if quiet else logging.INFO
-    logging.basicConfig(level=level, stream=sys.stderr, format="%(levelname)s %(message)s", force=True)
-    logging.getLogger("numba").setLevel(logging.WARNING)
-    logging.addLevelName(logging.INFO, "info:")
-    logging.addLevelName(logging.WARNING, "warning:")
-    logging.addLevelName(logging.ERROR, "error:")
-    logging.addLevelName(logging.DEBUG, "debug:")
-
-
-def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
-    """A polite kill ends like Ctrl-C."""
-    raise KeyboardInterrupt
-
-
-def _version() -> str:
-    try:
-        return version("turntable3d")
-    except PackageNotFoundError:
-        return "(not installed)"
 
 
 if __name__ == "__main__":

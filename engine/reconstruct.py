@@ -37,7 +37,7 @@ from engine.files import (
     write_turntable,
 )
 from engine.geometry import Ring
-from engine.meshing import FROM_SPLATS, MeshSettings, draw_mesh, mesh_from_depth, texture_from_views
+from engine.meshing import FROM_SPLATS, MeshSettings, draw_mesh, mesh_from_depth, texture_from_views, view_agreement
 from engine.results import ResultFolder, fingerprint, locked, open_result, sha256_of
 from engine.splats import Gaussians, render
 from engine.splats.fitting import FitProgress, FitSettings, fit
@@ -249,7 +249,7 @@ class _Reconstruction:
         rows = [
             list(self.images.rgba[chosen]),
             [to_bytes(picture) for picture in seen],
-            list(draw_mesh(mesh, orbit)),
+            list(draw_mesh(mesh, orbit, supersampling=2)),
         ]
         titles = ["views" + (" (held out)" if self._held_out else ""), "splats", "mesh"]
         return contact_sheet(rows, titles=titles, background="white")
@@ -275,13 +275,15 @@ class _Reconstruction:
         orbit, truth = self.images.orbit.subset(views), over_white(self.images.rgba[views])
         with torch.no_grad():
             splats = render(self._splats(), orbit.cameras).colour.numpy()
-        textured = over_white(draw_mesh(self._mesh(), orbit))
+        mesh = self._mesh()
+        textured = over_white(draw_mesh(mesh, orbit, supersampling=2))
         psnr = [psnr_db(made, true) for made, true in zip(splats, truth, strict=True)]
         return {
             "views": views,
             "splats_psnr_db": round(float(np.mean(psnr)), 3),
             "splats_psnr_db_worst": round(float(np.min(psnr)), 3),
             "splats_ssim": round(float(np.mean([ssim(a, b) for a, b in zip(splats, truth, strict=True)])), 4),
+            "mesh_silhouette_iou": round(view_agreement(mesh, orbit, self.images.rgba[views]).silhouette_iou, 4),
             "mesh_psnr_db": round(float(np.mean([psnr_db(a, b) for a, b in zip(textured, truth, strict=True)])), 3),
         }
 

@@ -22,7 +22,8 @@ def _quality(quality: Mapping[str, Any]) -> list[str]:
             q = quality[key]
             lines.append(
                 f"{name:<16} splats {q['splats_psnr_db']:.2f} dB (worst {q['splats_psnr_db_worst']:.2f}), "
-                f"SSIM {q['splats_ssim']:.3f}; mesh {q['mesh_psnr_db']:.2f} dB; {len(q['views'])} views"
+                f"SSIM {q['splats_ssim']:.3f}; mesh {q['mesh_psnr_db']:.2f} dB, outline IoU {q['mesh_silhouette_iou']:.3f}; "
+                f"{len(q['views'])} views"
             )
     mesh = quality.get("mesh", {})
     if "chamfer" in mesh:

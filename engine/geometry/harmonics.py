@@ -4,6 +4,8 @@ Order and signs are those of INRIA's 3DGS (Kerbl et al. 2023, utils/sh_utils.py)
 l * l + l + m for m = -l .. l, with the Condon-Shortley sign, so that degree 1 is (-y, z, -x).
 """
 
+from typing import Any
+
 import numpy as np
 from jaxtyping import Float
 
@@ -25,12 +27,14 @@ def degree_of(coefficients: int) -> int:
     return counts.index(coefficients)
 
 
-def sh_basis(directions: Float[np.ndarray, "*n 3"], degree: int) -> Float[np.ndarray, "*n k"]:
-    """Return the (degree + 1)^2 basis values in unit directions (from the camera to the splat)."""
-    x, y, z = np.moveaxis(directions, -1, 0)
+def sh_terms(x: Any, y: Any, z: Any, degree: int) -> list[Any]:
+    """Return the (degree + 1)^2 basis polynomials in the coordinates of unit directions.
+
+    Arithmetic only, so that numpy arrays and torch tensors go through the one place that knows the signs.
+    """
     xx, yy, zz = x * x, y * y, z * z
     bands = [
-        [np.full_like(x, SH_C0)],
+        [SH_C0 + 0 * x],
         [-SH_C1 * y, SH_C1 * z, -SH_C1 * x],
         [SH_C2[0] * x * y, SH_C2[1] * y * z, SH_C2[2] * (2 * zz - xx - yy), SH_C2[3] * x * z, SH_C2[4] * (xx - yy)],
         [
@@ -39,7 +43,13 @@ def sh_basis(directions: Float[np.ndarray, "*n 3"], degree: int) -> Float[np.nda
             SH_C3[6] * x * (xx - 3 * yy),
         ],
     ]  # fmt: skip
-    return np.stack([value for band in bands[: degree + 1] for value in band], -1)
+    return [term for band in bands[: degree + 1] for term in band]
+
+
+def sh_basis(directions: Float[np.ndarray, "*n 3"], degree: int) -> Float[np.ndarray, "*n k"]:
+    """Return the (degree + 1)^2 basis values in unit directions (from the camera to the splat)."""
+    x, y, z = np.moveaxis(directions, -1, 0)
+    return np.stack(sh_terms(x, y, z, degree), -1)
 
 
 def sh_rotation(rotation: Float[np.ndarray, "3 3"], degree: int) -> Float[np.ndarray, "k k"]:

@@ -88,8 +88,21 @@ def sample_texture(texture: UInt8[np.ndarray, "h w 3"], uv: Float[np.ndarray, "n
     return top * (1 - ay) + bottom * ay
 
 
-def draw_mesh(mesh: MeshArrays, orbit: Orbit) -> UInt8[np.ndarray, "n h w 4"]:
-    """Draw a textured (or vertex-coloured) mesh unlit into every view: straight sRGB and alpha, not antialiased."""
+def draw_mesh(mesh: MeshArrays, orbit: Orbit, *, supersampling: int = 1) -> UInt8[np.ndarray, "n h w 4"]:
+    """Draw a textured (or vertex-coloured) mesh unlit into every view: straight sRGB and alpha.
+
+    Args:
+        mesh: without texture and vertex colours it is grey.
+        orbit: the cameras.
+        supersampling: samples along each side of a pixel; 1 is not antialiased.
+    """
+    if supersampling > 1:
+        fine = draw_mesh(mesh, orbit.resized(orbit.width * supersampling, orbit.height * supersampling))
+        n, k = len(orbit), supersampling
+        blocks = fine.reshape(n, orbit.height, k, orbit.width, k, 4).astype(np.float64)
+        alpha = blocks[..., 3:].mean((2, 4)) / 255
+        straight = (blocks[..., :3] * (blocks[..., 3:] > 0)).mean((2, 4)) / np.maximum(alpha, 1e-9)
+        return np.rint(np.concatenate([straight * (alpha > 0), 255 * alpha], -1)).astype(np.uint8)
     buffers = rasterize_mesh(mesh, orbit)
     image = np.zeros((*buffers.face.shape, 4), np.uint8)
     hit = buffers.face >= 0

@@ -8,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from engine.files.types import SplatArrays
+from engine.geometry.harmonics import degree_of
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,7 @@ class Gaussians:
     @property
     def sh_degree(self) -> int:
         """Degree 0 to 3 of the spherical harmonics."""
-        return {1: 0, 4: 1, 9: 2, 16: 3}[self.sh.shape[1]]
+        return degree_of(self.sh.shape[1])
 
     @property
     def tensors(self) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:

@@ -9,8 +9,8 @@ from scipy.ndimage import gaussian_filter
 from engine.errors import OrbitError
 from engine.files.types import OrbitImages, SplatArrays
 from engine.geometry import Camera, project, quaternion_from_matrix, rays_world, unproject_depth
+from engine.geometry.harmonics import SH_C0
 from engine.splats.gaussians import Gaussians
-from engine.splats.harmonics import C0
 
 OPAQUE = 0.5
 """Pixels with more alpha than this (of 1) belong to the object."""
@@ -55,7 +55,7 @@ def gaussians_on(surface: SurfacePoints, sh_degree: int, opacity: float = 0.8, f
     axes = np.stack([first, np.cross(surface.normals, first), surface.normals], -1)
     width = 0.6 * surface.spacing_m  # neighbours meet at 0.8 standard deviations: no holes, little blur
     sh = np.zeros((n, (sh_degree + 1) ** 2, 3))
-    sh[:, 0] = (surface.colours - 0.5) / C0
+    sh[:, 0] = (surface.colours - 0.5) / SH_C0
     arrays = SplatArrays(
         surface.points.astype(np.float32),
         np.log(np.stack([width, width, flatness * width], -1)).astype(np.float32),

@@ -1,3 +1,5 @@
+"""The measure of mesh error: known distances, known volumes, and the same figures as the published definition."""
+
 import json
 import subprocess
 import sys

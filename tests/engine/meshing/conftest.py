@@ -83,6 +83,7 @@ def scenes() -> dict[str, Scene]:
     return {
         "sphere": make_scene(sphere(0.5)),
         "box": make_scene(box((0.5, 0.3, 0.25))),
+        "tower": make_scene(box((0.35, 0.3, 0.5)), 17.8),  # its roof is seen at 3 to 5 degrees
         "torus": make_scene(torus(0.36, 0.14)),
         "sheet": make_scene(box((0.4, 0.001, 0.4))),
         "lifted sphere": make_scene(sphere(0.3, (0, 0, -0.15))),

@@ -1,3 +1,5 @@
+"""What no camera saw: harmonic between seen matter and seen emptiness, clipped where the box must end."""
+
 from dataclasses import replace
 
 import numpy as np

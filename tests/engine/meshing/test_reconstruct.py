@@ -1,3 +1,5 @@
+"""Depth maps of solids that arithmetic knows become closed meshes of those solids."""
+
 import sys
 from dataclasses import replace
 
@@ -30,7 +32,7 @@ def samples(mesh: MeshArrays) -> np.ndarray:
     return np.asarray(trimesh.sample.sample_surface(as_trimesh(mesh), 20_000, seed=0)[0])
 
 
-@pytest.mark.parametrize("name", ["sphere", "box", "torus", "sheet"])
+@pytest.mark.parametrize("name", ["sphere", "box", "tower", "torus", "sheet"])
 def test_every_mesh_is_closed_light_and_in_one_part(meshes, name: str) -> None:
     mesh = meshes[name]
     assert is_closed(mesh.vertices, mesh.faces)
@@ -56,6 +58,12 @@ def test_a_box_gets_a_flat_bottom_where_its_sides_end(meshes) -> None:
     assert mesh.volume == pytest.approx(1.0 * 0.6 * 0.5, rel=0.04)
     # a face may overhang its edge by the pixel (15 mm) in which it was last seen
     np.testing.assert_allclose(mesh.bounds, [[-0.5, -0.3, -0.25], [0.5, 0.3, 0.25]], atol=1.5 * VOXEL_M)
+
+
+def test_a_roof_that_is_seen_at_a_grazing_angle_is_not_opened(meshes) -> None:
+    mesh = as_trimesh(meshes["tower"])
+    assert mesh.volume == pytest.approx(0.7 * 0.6 * 1.0, rel=0.04)  # as above; without its roof it would be a pit
+    assert mesh.bounds[1, 2] == pytest.approx(0.5, abs=1.5 * VOXEL_M)
 
 
 def test_a_torus_keeps_its_hole(meshes) -> None:

@@ -1,3 +1,5 @@
+"""Colours that are a function of place come back from the baked texture, in place and not mirrored."""
+
 from dataclasses import replace
 
 import numpy as np

@@ -1,3 +1,5 @@
+"""Depth maps become planes and silhouettes below the pixel; what cannot become a mesh is named."""
+
 import numpy as np
 import pytest
 
