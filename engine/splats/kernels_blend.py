@@ -12,7 +12,7 @@ import numpy as np
 from numba import njit, prange
 from numpy.typing import NDArray
 
-from engine.splats.rendering import ALPHA_MAX, ALPHA_MIN, TRANSMITTANCE_MIN
+from engine.splats.limits import ALPHA_MAX, ALPHA_MIN, TRANSMITTANCE_MIN
 
 Array = NDArray[Any]
 TILE_PX = 16

@@ -12,7 +12,7 @@ from numba import njit, prange
 from numpy.typing import NDArray
 
 from engine.geometry import Camera
-from engine.splats.rendering import ALPHA_MIN, BLUR_PX2, GUARD_BAND, NEAR_M
+from engine.splats.limits import ALPHA_MIN, BLUR_PX2, GUARD_BAND, NEAR_M
 
 Array = NDArray[Any]
 

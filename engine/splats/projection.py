@@ -9,7 +9,7 @@ from torch import Tensor
 from engine.geometry import Camera
 from engine.splats.gaussians import Gaussians
 from engine.splats.harmonics import colours_seen_from
-from engine.splats.rendering import BLUR_PX2, GUARD_BAND
+from engine.splats.limits import BLUR_PX2, GUARD_BAND
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,8 @@ from torch import Tensor
 from engine.errors import MissingDependencyError
 from engine.geometry import Camera
 from engine.splats.gaussians import Gaussians
+from engine.splats.limits import BLUR_PX2, NEAR_M
 from engine.splats.projection import CameraTensors, features_seen_from
-from engine.splats.rendering import BLUR_PX2, NEAR_M
 
 
 def rasterize(

@@ -9,8 +9,8 @@ from torch.utils.checkpoint import checkpoint
 
 from engine.geometry import Camera
 from engine.splats.gaussians import Gaussians
+from engine.splats.limits import ALPHA_MAX, ALPHA_MIN, NEAR_M, TRANSMITTANCE_MIN
 from engine.splats.projection import features_seen_from, project_gaussians
-from engine.splats.rendering import ALPHA_MAX, ALPHA_MIN, NEAR_M, TRANSMITTANCE_MIN
 
 TILE_PX = 16
 

@@ -3,7 +3,7 @@
     Gaussians --project--> 2D ellipses, colour, z, normal --sort, blend front to back--> Rendering
 
 `gsplat` on CUDA, `numba` on a CPU, plain `torch` as the oracle that both are tested against. All three follow 3DGS
-(Kerbl et al. 2023) with gsplat's constants, below.
+(Kerbl et al. 2023) with gsplat's constants, in limits.py.
 """
 
 from collections.abc import Sequence
@@ -17,19 +17,7 @@ from torch import Tensor
 from engine.errors import MissingDependencyError
 from engine.geometry import Camera
 from engine.splats.gaussians import Gaussians
-
-NEAR_M = 0.01
-"""Gaussians nearer than this to the camera plane are not drawn, metres."""
-BLUR_PX2 = 0.3
-"""Added to the diagonal of every 2D covariance, pixels squared: no splat is thinner than a pixel."""
-ALPHA_MAX = 0.999
-"""Largest alpha of one splat in one pixel."""
-ALPHA_MIN = 1.0 / 255.0
-"""Splats fainter than this in a pixel are skipped there."""
-TRANSMITTANCE_MIN = 1e-4
-"""A pixel is finished before the splat that would leave less light than this."""
-GUARD_BAND = 1.3
-"""The perspective's derivative is taken at most this far outside the picture, in half pictures."""
+from engine.splats.limits import ALPHA_MIN
 
 Backend = Literal["auto", "gsplat", "numba", "torch"]
 

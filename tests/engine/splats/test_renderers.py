@@ -7,7 +7,8 @@ import torch
 from engine.errors import MissingDependencyError
 from engine.geometry import RING24, Camera, look_at, project
 from engine.splats import Gaussians, Rendering, render
-from engine.splats.rendering import BLUR_PX2, render_colour
+from engine.splats.limits import BLUR_PX2
+from engine.splats.rendering import render_colour
 
 FIELDS = ("colour", "alpha", "depth_m", "normal")
 PARAMETERS = ("means", "log_scales", "quaternions", "opacity_logits", "sh")
