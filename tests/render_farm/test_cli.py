@@ -81,6 +81,8 @@ def test_interrupt_is_clean(box_glb: Path, tmp_path: Path, number: signal.Signal
     process = subprocess.Popen(
         [*COMMAND, "render", str(box_glb), "--out", str(out), "--size", "1024", "--samples", "4096"],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT, env=dict(os.environ),
+        # what a shell starts in the background ignores Ctrl-C, and so do its children: undo that for this one
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )  # fmt: skip
     until = time.monotonic() + 60
     while not list(out.glob(".*.partial/job.json")) and time.monotonic() < until:
