@@ -38,7 +38,7 @@ from engine.files import (
 )
 from engine.geometry import Ring
 from engine.meshing import FROM_SPLATS, MeshSettings, draw_mesh, mesh_from_depth, texture_from_views, view_agreement
-from engine.results import ResultFolder, fingerprint, locked, open_result, sha256_of
+from engine.results import ResultFolder, fingerprint, open_result, sha256_of
 from engine.splats import Gaussians, render
 from engine.splats.fitting import FitProgress, FitSettings, fit
 
@@ -105,8 +105,7 @@ def reconstruct(
     if truth is not None and not truth.is_file():
         raise TurntableError(f"{truth}: --truth must name the true mesh's file, and there is none")
     held_out_views(len(images.orbit), settings.holdout_every)  # complain before anything is written
-    result = open_result(out)
-    with locked(out):
+    with open_result(out) as result:
         return _Reconstruction(images, result, settings, truth, redo_from, progress or _silent).run()
 
 

@@ -104,31 +104,26 @@ class ResultFolder:
         write_bytes(self.folder / REPORT, (json.dumps(self.report, indent=1, default=str) + "\n").encode())
 
 
-def open_result(folder: Path) -> ResultFolder:
-    """Begin or continue a result in a folder, clearing what a killed run left half-written.
+@contextmanager
+def open_result(folder: Path) -> Iterator[ResultFolder]:
+    """Begin or continue a result in a folder and hold it, clearing what a killed run left half-written.
 
-    Raises TurntableError if the folder holds files that are not a result's.
+    Raises TurntableError if the folder holds files that are not a result's, or another process writes there.
     """
     if folder.exists() and not folder.is_dir():
         raise TurntableError(f"{folder} is a file; --out must name a folder")
     folder.mkdir(parents=True, exist_ok=True)
-    clear_partials(folder)
-    others = [path.name for path in folder.iterdir() if path.name != REPORT]
-    if others and not (folder / REPORT).exists() and not _begun(folder):
-        raise TurntableError(f"{folder} holds {others[0]} and no {REPORT}: give --out an empty or a new folder")
-    return ResultFolder(folder)
+    with locked(folder):
+        clear_partials(folder)
+        names = sorted(path.name for path in folder.iterdir())
+        if names and REPORT not in names and not all(_of_the_first_stage(name) for name in names):
+            raise TurntableError(f"{folder} holds {names[0]} and no {REPORT}: give --out an empty or a new folder")
+        yield ResultFolder(folder)
 
 
-def _begun(folder: Path) -> bool:
-    """Whether a run was killed in its first stage, before the first report: only views lie there."""
-    return all(
-        ".rgba_" in p.name
-        or ".depth_" in p.name
-        or ".normal_" in p.name
-        or ".albedo_" in p.name
-        or p.name == "orbit.json"
-        for p in folder.iterdir()
-    )
+def _of_the_first_stage(name: str) -> bool:
+    """Whether a run that was killed before its first report may have left this file."""
+    return name == "orbit.json" or any(f".{kind}_" in name for kind in ("rgba", "depth", "normal", "albedo"))
 
 
 def read_report(folder: Path) -> dict[str, Any]:

@@ -224,8 +224,8 @@ def test_a_folder_of_something_else_is_left_alone(orbit_folder: Path, tmp_path: 
 )
 def test_a_broken_report_is_named(content: str, words: str, tmp_path: Path) -> None:
     (tmp_path / "report.json").write_text(content)
-    with pytest.raises(TurntableError, match=words):
-        open_result(tmp_path)
+    with pytest.raises(TurntableError, match=words), open_result(tmp_path):
+        pass
 
 
 def _one_line(run: subprocess.CompletedProcess[str]) -> str:
