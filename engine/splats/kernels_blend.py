@@ -1,8 +1,8 @@
 """Numba kernels, one thread a tile: front-to-back blending, and its gradient back to front.
 
-Within a tile the loops run Gaussian by Gaussian over the rows that the ellipse's box covers, and the
-columns that the ellipse itself spans, so that nearly every pixel they touch is drawn. The gradient needs no atomics:
-each (tile, Gaussian) pair writes a row of its own.
+Within a tile the loops run Gaussian by Gaussian over the rows that the ellipse's box covers, and the columns
+that the ellipse itself spans, so that nearly every pixel they touch is drawn. The gradient needs no atomics: each
+(tile, Gaussian) pair writes a row of its own.
 """
 
 import math
@@ -16,8 +16,6 @@ from engine.splats.limits import ALPHA_MAX, ALPHA_MIN, TRANSMITTANCE_MIN
 
 Array = NDArray[Any]
 TILE_PX = 16
-POWER_MAX = 6.0
-"""Beyond this exponent even an opaque splat is fainter than ALPHA_MIN (ln 255 = 5.54)."""
 ROUNDING = 1e-3
 """Rows are walked a little beyond where alpha falls to ALPHA_MIN; the test of alpha itself then decides."""
 
@@ -55,7 +53,10 @@ def sort_into_tiles(order: Array, boxes: Array, width: int, height: int) -> tupl
 @njit(inline="always", cache=True, fastmath=True)
 @no_type_check  # jaxtyping would wrap what numba compiles
 def _falloff(power: float) -> float:
-    """exp(-power) for 0 <= power <= POWER_MAX, relative error 2e-6: (Taylor of degree 6 at power / 16) ** 16."""
+    """exp(-power) for 0 <= power <= 6, relative error 2e-6: (Taylor of degree 6 at power / 16) ** 16.
+
+    Beyond ln 255 = 5.54 even an opaque splat is fainter than ALPHA_MIN, and `_span` has left those pixels out.
+    """
     x = power * np.float32(-1 / 16)
     y = np.float32(1 / 120) + x * np.float32(1 / 720)
     y = np.float32(1 / 24) + x * y
