@@ -225,10 +225,9 @@ class _Reconstruction:
 
     def _show(self) -> list[str]:
         splats, orbit = self._splats(), self.images.orbit
-        ring = Ring(
-            orbit.name, TURNTABLE_FRAMES, orbit.fov_deg, orbit.distance_m, (orbit.elevation_deg, orbit.elevation_deg)
-        )
-        around = ring.orbit(orbit.elevation_deg, orbit.width, orbit.height)
+        elevation_deg, distance_m = float(np.median(orbit.elevation_deg)), float(np.median(orbit.distance_m))
+        ring = Ring(orbit.name, TURNTABLE_FRAMES, orbit.fov_deg, distance_m, (elevation_deg, elevation_deg))
+        around = ring.orbit(elevation_deg, orbit.width, orbit.height)
         frames = []
         with torch.no_grad():
             for index, camera in enumerate(around.cameras):

@@ -1,8 +1,8 @@
 """An asset on disk: path in, a checked `Asset` out, before Blender is started.
 
-What can be known from the bytes is said here, by name: a file that is not there, a format nobody reads, a GLB that was
-cut off, a glTF extension that Blender would refuse. `gltf_header.py` and
-`ply_header.py` read theirs.
+What can be known from the bytes is said here, by name: a file that is not there, a format nobody reads, a web page that a
+download saved as a model, a GLB that was cut off, a glTF extension that Blender would refuse, more triangles or texture
+pixels than a run allows. `gltf_header.py` and `ply_header.py` read theirs.
 """
 
 import hashlib
@@ -13,9 +13,12 @@ from pathlib import Path
 from render_farm.errors import FarmError
 from render_farm.gltf_header import check_glb, check_gltf
 from render_farm.ply_header import check_ply
+from render_farm.spec import AssetPolicy
 
-FORMATS = (".glb", ".gltf", ".obj", ".fbx", ".ply", ".stl", ".usd", ".usda", ".usdc", ".usdz", ".dae", ".blend")
+FORMATS = (".glb", ".gltf", ".obj", ".fbx", ".ply", ".stl", ".usd", ".usda", ".usdc", ".usdz", ".dae", ".abc", ".blend")
 """What the worker imports, by suffix."""
+CHECKS_VERSION = 1
+"""Raised whenever the same file may pass or fail where it did not before: what was found out earlier is then forgotten."""
 MAGIC: dict[str, tuple[bytes, ...]] = {
     ".usdc": (b"PXR-USDC",),
     ".usda": (b"#usda",),
@@ -24,8 +27,21 @@ MAGIC: dict[str, tuple[bytes, ...]] = {
     # plain; gzip and zstd, as older and newer Blenders compress
     ".blend": (b"BLENDER", b"\x1f\x8b", b"\x28\xb5\x2f\xfd"),
     ".fbx": (b"Kaydara FBX Binary", b";", b"FBX"),
+    # Ogawa; the older HDF5 kind is read by few Blenders
+    ".abc": (b"Ogawa",),
 }
 """How a file of each format begins."""
+DISGUISES: tuple[tuple[bytes, str, str], ...] = (
+    (b"<!doctype html", "a web page", "the download saved an error page: fetch it again"),
+    (b"<html", "a web page", "the download saved an error page: fetch it again"),
+    (b'<?xml version="1.0" encoding="utf-8"?><error>', "a server's error message", "fetch it again"),
+    (b"version https://git-lfs", "a Git LFS pointer", "run 'git lfs pull' where it came from"),
+    (b"pk\x03\x04", "a ZIP archive", "unpack it and name the model in it"),
+    (b"\x1f\x8b", "a gzip archive", "unpack it with gunzip or tar"),
+    (b"rar!", "a RAR archive", "unpack it and name the model in it"),
+    (b"7z\xbc\xaf\x27\x1c", "a 7z archive", "unpack it and name the model in it"),
+)
+"""What is saved under a model's name by mistake: how it begins (small letters), what it is, what to do."""
 NOT_ALLOWED = re.compile(r"[^A-Za-z0-9_-]+")
 STL_HEADER_BYTES, STL_TRIANGLE_BYTES = 84, 50
 
@@ -54,12 +70,13 @@ def uid_from_name(name: str) -> str:
     return NOT_ALLOWED.sub("_", Path(name).stem).strip("_") or "object"
 
 
-def load_asset(path: Path, uid: str | None = None) -> Asset:
+def load_asset(path: Path, uid: str | None = None, policy: AssetPolicy | None = None) -> Asset:
     """Check a model file and hash it.
 
     Args:
         path: the file.
         uid: its id; from the file's name by default.
+        policy: what is too large; the defaults by default.
 
     Raises:
         FarmError: it is not there, not a file, of no known format, or visibly broken.
@@ -77,25 +94,29 @@ def load_asset(path: Path, uid: str | None = None) -> Asset:
                         f"{suffix or 'no suffix'!r}; convert it to .glb")  # fmt: skip
     try:
         size_bytes = path.stat().st_size
-        check_header(path, suffix, size_bytes)
+        check_header(path, suffix, size_bytes, policy or AssetPolicy())
         digest = _sha256(path)
     except OSError as error:
         raise FarmError("not-a-file", f"{path}: cannot be read: {error.strerror}; check its permissions") from error
     return Asset(path.resolve(), suffix, digest, uid or uid_from_name(path.name), size_bytes)
 
 
-def check_header(path: Path, suffix: str, size_bytes: int) -> None:
-    """Raise FarmError if the file's beginning already shows that it is empty, cut off or of another format."""
+def check_header(path: Path, suffix: str, size_bytes: int, policy: AssetPolicy) -> None:
+    """Raise FarmError if the file's beginning already shows that it is empty, cut off, too large or something else."""
     if size_bytes == 0:
         raise FarmError("truncated", f"{path.name}: the file is empty; fetch it again")
+    if size_bytes > policy.max_file_bytes:
+        raise FarmError("too-large", f"{path.name}: {size_bytes} bytes, more than the {policy.max_file_bytes} allowed "
+                        "(max_file_bytes)")  # fmt: skip
+    _check_disguise(path, suffix)
     if suffix == ".glb":
-        check_glb(path, size_bytes)
+        check_glb(path, size_bytes, policy.max_triangles)
     elif suffix == ".gltf":
-        check_gltf(path)
+        check_gltf(path, policy.max_triangles)
     elif suffix == ".ply":
-        check_ply(path, size_bytes)
+        check_ply(path, size_bytes, policy.max_triangles)
     elif suffix == ".stl":
-        _check_stl(path, size_bytes)
+        _check_stl(path, size_bytes, policy.max_triangles)
     elif suffix in MAGIC:
         with path.open("rb") as file:
             start = file.read(32)
@@ -104,16 +125,33 @@ def check_header(path: Path, suffix: str, size_bytes: int) -> None:
                             f"{start[:8]!r}; is the suffix right?")  # fmt: skip
 
 
-def _check_stl(path: Path, size_bytes: int) -> None:
+def _check_disguise(path: Path, suffix: str) -> None:
+    """Archives, web pages and the like under a model's name."""
+    with path.open("rb") as file:
+        start = file.read(256)
+    if start.startswith(MAGIC.get(suffix, (b"\x00",))):
+        return  # .usdz is a ZIP archive, .blend may be compressed
+    start = start.removeprefix(b"\xef\xbb\xbf").lstrip().lower()
+    for magic, name, remedy in DISGUISES:
+        if start.startswith(magic):
+            raise FarmError("malformed", f"{path.name}: expected a {suffix[1:]} file, found {name}; {remedy}")
+
+
+def _check_stl(path: Path, size_bytes: int, max_triangles: int) -> None:
     """A binary STL says how many triangles it holds; an ASCII one begins with 'solid' (as some binary ones do)."""
     with path.open("rb") as file:
         header = file.read(STL_HEADER_BYTES)
     if header.lstrip().startswith(b"solid") and b"\x00" not in header:
         return
-    expected = STL_HEADER_BYTES + STL_TRIANGLE_BYTES * int.from_bytes(header[80:84], "little")
+    count = int.from_bytes(header[80:84], "little")
+    expected = STL_HEADER_BYTES + STL_TRIANGLE_BYTES * count
     if size_bytes < expected or len(header) < STL_HEADER_BYTES:
         raise FarmError("truncated", f"{path.name}: truncated STL: its header promises {expected} bytes, the file "
                         f"holds {size_bytes}; fetch it again")  # fmt: skip
+    if count > max_triangles:
+        raise FarmError(
+            "too-large", f"{path.name}: {count} triangles, more than the {max_triangles} allowed (max_triangles)"
+        )
 
 
 def _sha256(path: Path) -> str:

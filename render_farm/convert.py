@@ -3,7 +3,9 @@
 Combined (linear, premultiplied) -> straight -> sRGB -> 8 bits
 Depth (planar z, 1e10 = nothing)  -> metres, 0 = nothing
 Normal (world, averaged)          -> unit length, 0 = nothing
+Normal, the stored pose           -> the same in OpenCV camera axes
 BaseColour AOV / its weight       -> sRGB; where a shader could not be read: diffuse + glossy colour
+Roughness, Metallic AOV / weight  -> 8 bits, linear; where a shader could not be read: Blender's defaults
 """
 
 from dataclasses import dataclass
@@ -11,13 +13,15 @@ from pathlib import Path
 
 import numpy as np
 import OpenEXR
-from jaxtyping import Bool, Float, UInt8
+from jaxtyping import Bool, Float, Shaped, UInt8
 
 from render_farm.errors import FarmError
 
 FAR_M = 1e9
 """Cycles writes 1e10 where a ray hits nothing."""
 TINY = 1e-6
+UNKNOWN_MATERIAL = (0.5, 0.0)
+"""Roughness and metallic of a surface whose shader could not be read: those of Blender's own new material."""
 
 Channels = dict[str, Float[np.ndarray, "h w"]]
 
@@ -34,6 +38,10 @@ class ViewImages:
     """World, unit length, 0 where nothing is."""
     albedo: UInt8[np.ndarray, "h w 3"] | None
     """Base colour, sRGB, black where nothing is."""
+    camera_normal: Float[np.ndarray, "h w 3"] | None = None
+    """Unit length, OpenCV camera axes, 0 where nothing is."""
+    material: UInt8[np.ndarray, "h w 2"] | None = None
+    """Roughness and metallic, linear, 0 where nothing is."""
 
 
 def read_channels(path: Path) -> Channels:
@@ -61,50 +69,93 @@ def _bytes(values: Float[np.ndarray, "*n"]) -> UInt8[np.ndarray, "*n"]:
     return np.round(np.clip(np.nan_to_num(values), 0.0, 1.0) * 255).astype(np.uint8)
 
 
-def _stack(channels: Channels, layer: str, components: str) -> Float[np.ndarray, "h w c"]:
-    try:
-        return np.stack([channels[f"{layer}.{component}"] for component in components], -1)
-    except KeyError as error:
-        raise FarmError("bad-output", f"Blender's EXR has no channel {error}; it has {', '.join(channels)}") from error
+def convert_view(
+    channels: Channels, passes: tuple[str, ...], T_world_camera: Float[np.ndarray, "4 4"] | None = None
+) -> ViewImages:
+    """Convert one view's channels; `camera_normal` needs the view's pose.
 
-
-def convert_view(channels: Channels, passes: tuple[str, ...]) -> ViewImages:
-    """Convert one view's channels."""
-    combined = _stack(channels, "Combined", "RGBA").astype(np.float64)
-    coverage = np.clip(combined[..., 3:], 0.0, 1.0)
-    straight = np.where(coverage > TINY, combined[..., :3] / np.maximum(combined[..., 3:], TINY), 0.0)
+    Raises:
+        FarmError: `bad-output`: a channel is missing.
+    """
+    coverage = np.clip(_value(channels, "Combined", "A").astype(np.float64), 0.0, 1.0)
     alpha = _bytes(coverage)
-    seen = alpha[..., 0] > 0
-    rgb = np.where(seen[..., None], _bytes(srgb_from_linear(straight)), np.uint8(0))
+    pixels = _Pixels(channels, alpha > 0, coverage)
+    normal = pixels.normal() if {"normal", "camera_normal"} & set(passes) else None
+    camera_normal = None
+    if normal is not None and "camera_normal" in passes:
+        assert T_world_camera is not None
+        camera_normal = normal @ T_world_camera[:3, :3]  # rows: n_camera = R^T n_world
     return ViewImages(
-        rgba=np.concatenate([rgb, alpha], -1),
-        depth_m=_depth(channels, seen) if "depth" in passes else None,
-        normal=_normal(channels, seen) if "normal" in passes else None,
-        albedo=_albedo(channels, coverage, seen) if "albedo" in passes else None,
+        rgba=np.concatenate([pixels.image(pixels.colour()), alpha[..., None]], -1),
+        depth_m=pixels.image(pixels.depth_m()) if "depth" in passes else None,
+        normal=None if normal is None or "normal" not in passes else pixels.image(normal.astype(np.float32)),
+        albedo=pixels.image(pixels.albedo()) if "albedo" in passes else None,
+        camera_normal=None if camera_normal is None else pixels.image(camera_normal.astype(np.float32)),
+        material=pixels.image(pixels.material()) if "material" in passes else None,
     )
 
 
-def _depth(channels: Channels, seen: Bool[np.ndarray, "h w"]) -> Float[np.ndarray, "h w"]:
-    depth = channels.get("Depth.Z", channels.get("Depth.V"))
-    if depth is None:
-        raise FarmError("bad-output", f"Blender's EXR has no depth channel; it has {', '.join(channels)}")
-    there = seen & np.isfinite(depth) & (depth > 0) & (depth < FAR_M)
-    return np.where(there, depth, 0).astype(np.float32)
+def _value(channels: Channels, layer: str, components: str = "XVZ") -> Float[np.ndarray, "h w"]:
+    """The one channel of a layer: Blender calls it X, V or Z."""
+    for component in components:
+        if f"{layer}.{component}" in channels:
+            return channels[f"{layer}.{component}"]
+    raise FarmError("bad-output", f"Blender's EXR has no channel of {layer}; it has {', '.join(channels)}")
 
 
-def _normal(channels: Channels, seen: Bool[np.ndarray, "h w"]) -> Float[np.ndarray, "h w 3"]:
-    normal = _stack(channels, "Normal", "XYZ").astype(np.float64)
-    length = np.linalg.norm(normal, axis=-1, keepdims=True)
-    there = seen[..., None] & np.isfinite(length) & (length > TINY)
-    return np.where(there, normal / np.where(there, length, 1.0), 0.0).astype(np.float32)
+class _Pixels:
+    """The m pixels of one view where something is; the others are 0 in every image, and most of a picture."""
 
+    def __init__(self, channels: Channels, seen: Bool[np.ndarray, "h w"], coverage: Float[np.ndarray, "h w"]) -> None:
+        self._channels, self._seen = channels, seen
+        self._coverage = coverage[seen][:, None]  # [m, 1]
 
-def _albedo(
-    channels: Channels, coverage: Float[np.ndarray, "h w 1"], seen: Bool[np.ndarray, "h w"]
-) -> UInt8[np.ndarray, "h w 3"]:
-    base = _stack(channels, "BaseColour", "RGB").astype(np.float64)
-    weight = channels["BaseWeight.V" if "BaseWeight.V" in channels else "BaseWeight.X"][..., None].astype(np.float64)
-    reflected = _stack(channels, "DiffCol", "RGB") + _stack(channels, "GlossCol", "RGB")
-    fallback = reflected / np.maximum(coverage, TINY)
-    linear = np.where(weight > TINY, base / np.maximum(weight, TINY), fallback)
-    return np.where(seen[..., None], _bytes(srgb_from_linear(linear)), np.uint8(0))
+    def image(self, values: Shaped[np.ndarray, "m ..."]) -> Shaped[np.ndarray, "h w ..."]:
+        """Put values back where they belong."""
+        image = np.zeros((*self._seen.shape, *values.shape[1:]), values.dtype)
+        image[self._seen] = values
+        return image
+
+    def colour(self) -> UInt8[np.ndarray, "m 3"]:
+        """Premultiplied linear light to straight sRGB."""
+        return _bytes(srgb_from_linear(self._stack("Combined", "RGB") / np.maximum(self._coverage, TINY)))
+
+    def depth_m(self) -> Float[np.ndarray, " m"]:
+        """Planar depth; 0 where only something nearly transparent is."""
+        depth = self._one("Depth")[:, 0]
+        return np.where(np.isfinite(depth) & (depth > 0) & (depth < FAR_M), depth, 0).astype(np.float32)
+
+    def normal(self) -> Float[np.ndarray, "m 3"]:
+        """Averages of unit vectors are shorter than 1."""
+        normal = self._stack("Normal", "XYZ")
+        length = np.linalg.norm(normal, axis=-1, keepdims=True)
+        there = np.isfinite(length) & (length > TINY)
+        return np.where(there, normal / np.where(there, length, 1.0), 0.0)
+
+    def albedo(self) -> UInt8[np.ndarray, "m 3"]:
+        """Base colour; what a shader that could not be read reflects."""
+        reflected = self._stack("DiffCol", "RGB") + self._stack("GlossCol", "RGB")
+        known = self._weighted(self._stack("BaseColour", "RGB"), reflected / np.maximum(self._coverage, TINY))
+        return _bytes(srgb_from_linear(known))
+
+    def material(self) -> UInt8[np.ndarray, "m 2"]:
+        """Both AOVs carry the weight of the base colour: behind glass and cut-outs a surface counts by what is seen."""
+        values = np.concatenate([self._one("Roughness"), self._one("Metallic")], -1)
+        return _bytes(self._weighted(values, np.broadcast_to(UNKNOWN_MATERIAL, values.shape)))
+
+    def _weighted(
+        self, values: Float[np.ndarray, "m c"], fallback: Float[np.ndarray, "m c"]
+    ) -> Float[np.ndarray, "m c"]:
+        weight = self._one("BaseWeight")
+        return np.where(weight > TINY, values / np.maximum(weight, TINY), fallback)
+
+    def _one(self, layer: str) -> Float[np.ndarray, "m 1"]:
+        return _value(self._channels, layer)[self._seen][:, None].astype(np.float64)
+
+    def _stack(self, layer: str, components: str) -> Float[np.ndarray, "m c"]:
+        try:
+            planes = [self._channels[f"{layer}.{component}"] for component in components]
+        except KeyError as error:
+            found = ", ".join(self._channels)
+            raise FarmError("bad-output", f"Blender's EXR has no channel {error}; it has {found}") from error
+        return np.stack([plane[self._seen] for plane in planes], -1).astype(np.float64)

@@ -1,10 +1,12 @@
-"""glTF before Blender: is the file whole, are its buffers there, does it need what our Blenders cannot read?
+"""glTF before Blender: is the file whole, are its buffers there, does it need what our Blenders cannot read, is it huge?
 
-glTF 2.0 section 4.4 (GLB container) and 3.12 (extensions).
+glTF 2.0 section 4.4 (GLB container) and 3.12 (extensions). Files are mapped, not read: only what is looked at costs.
 """
 
 import base64
+import binascii
 import json
+import mmap
 import struct
 from pathlib import Path
 from typing import Any
@@ -14,9 +16,14 @@ import numpy as np
 from jaxtyping import Float
 
 from render_farm.errors import FarmError
+from render_farm.gltf_budget import count_triangles, image_pixels
 
 GLB_MAGIC, JSON_CHUNK, BIN_CHUNK = b"glTF", b"JSON", b"BIN\x00"
 FLOAT32 = 5126
+MAX_TEXTURE_PIXELS = 1 << 30
+"""Of all pictures of a file together, as they are stored: 64 of 4096 x 4096, 4 GiB once decoded."""
+MAX_BUFFER_BYTES = 1 << 32
+"""A GLB holds no more."""
 READABLE = frozenset({
     "EXT_mesh_gpu_instancing", "EXT_texture_webp", "KHR_animation_pointer", "KHR_draco_mesh_compression",
     "KHR_lights_punctual", "KHR_materials_anisotropy", "KHR_materials_clearcoat", "KHR_materials_dispersion",
@@ -25,78 +32,140 @@ READABLE = frozenset({
     "KHR_materials_transmission", "KHR_materials_unlit", "KHR_materials_variants", "KHR_materials_volume",
     "KHR_mesh_quantization", "KHR_texture_transform",
 })  # fmt: skip
-"""Extensions that a file may require: Blender reads them, or loses no more than a material's finer points."""
+"""Extensions that a file may require: Blender reads them, or loses no more than a material's finer points. Draco depends
+on the build (some bpy wheels lack its library): the worker says so where it is missing."""
+
+Data = bytes | memoryview
 
 
-def check_glb(path: Path, size_bytes: int) -> None:
-    """Raise FarmError unless a GLB is whole and readable."""
+def check_glb(path: Path, size_bytes: int, max_triangles: int) -> None:
+    """Raise FarmError unless a GLB is whole, readable and within the budgets."""
     with path.open("rb") as file:
         header = file.read(12)
         if not header.startswith(GLB_MAGIC):
-            raise FarmError("malformed", f"{path.name}: expected a GLB (first bytes b'glTF'), found {header[:4]!r}; is "
-                            "the suffix right?")  # fmt: skip
+            what = (
+                "a .gltf (JSON); rename it"
+                if header.lstrip().startswith(b"{")
+                else f"{header[:4]!r}; is the suffix right?"
+            )
+            raise FarmError("malformed", f"{path.name}: expected a GLB (first bytes b'glTF'), found {what}")
         version, length = struct.unpack("<II", header[4:12].ljust(8, b"\x00"))
         if len(header) == 12 and version != 2:
             raise FarmError("unsupported-format", f"{path.name}: expected glTF version 2, found {version}; convert it")
         if len(header) < 12 or size_bytes < length:
             raise FarmError("truncated", f"{path.name}: truncated GLB: its header promises {length} bytes, the file "
                             f"holds {size_bytes}; fetch it again")  # fmt: skip
-        chunks = _read_chunks(path.name, file.read(length - 12))
-    if JSON_CHUNK not in chunks:
-        raise FarmError("malformed", f"{path.name}: GLB without its JSON chunk; export it again")
-    check_document(path, _parse(path.name, chunks[JSON_CHUNK]), chunks.get(BIN_CHUNK))
+        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped, memoryview(mapped) as whole:
+            chunks = _read_chunks(path.name, whole[12:length])
+            try:
+                if JSON_CHUNK not in chunks:
+                    raise FarmError("malformed", f"{path.name}: GLB without its JSON chunk; export it again")
+                document = _parse(path.name, bytes(chunks[JSON_CHUNK]))
+                problem = _problem(path, document, chunks.get(BIN_CHUNK), max_triangles)
+            finally:
+                for chunk in chunks.values():
+                    chunk.release()
+    if problem is not None:
+        raise problem
 
 
-def check_gltf(path: Path) -> None:
-    """Raise FarmError unless a .gltf is whole and readable."""
-    check_document(path, _parse(path.name, path.read_bytes()), None)
+def check_gltf(path: Path, max_triangles: int) -> None:
+    """Raise FarmError unless a .gltf is whole, readable and within the budgets."""
+    problem = _problem(path, _parse(path.name, path.read_bytes()), None, max_triangles)
+    if problem is not None:
+        raise problem
 
 
-def _read_chunks(name: str, body: bytes) -> dict[bytes, bytes]:
-    chunks: dict[bytes, bytes] = {}
+def _problem(path: Path, document: dict[str, Any], binary: Data | None, max_triangles: int) -> FarmError | None:
+    """What is wrong, without a traceback: its frames would keep views of a mapped file that is to be closed."""
+    try:
+        check_document(path, document, binary, max_triangles)
+    except FarmError as error:
+        return FarmError(error.reason, error.args[0])
+    return None
+
+
+def _read_chunks(name: str, body: memoryview) -> dict[bytes, memoryview]:
+    chunks: dict[bytes, memoryview] = {}
     position = 0
     while position + 8 <= len(body):
         length = int.from_bytes(body[position : position + 4], "little")
-        kind = body[position + 4 : position + 8]
+        kind = bytes(body[position + 4 : position + 8])
         if position + 8 + length > len(body):
+            left = len(body) - position - 8
+            for chunk in chunks.values():
+                chunk.release()
+            body.release()
             raise FarmError("truncated", f"{name}: truncated GLB: chunk {kind!r} promises {length} bytes, "
-                            f"{len(body) - position - 8} are left; fetch it again")  # fmt: skip
+                            f"{left} are left; fetch it again")  # fmt: skip
         chunks.setdefault(kind, body[position + 8 : position + 8 + length])
         position += 8 + length
+    body.release()
     return chunks
 
 
 def _parse(name: str, text: bytes) -> dict[str, Any]:
     try:
         document = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise FarmError("malformed", f"{name}: its glTF JSON cannot be parsed ({error}); export it again") from error
-    if not isinstance(document, dict) or "asset" not in document:
+    if not isinstance(document, dict) or not isinstance(document.get("asset", {}), dict):
+        document = {}
+    version = str(document.get("asset", {}).get("version", ""))
+    # glTF 1.0 kept its lists as dictionaries, and could do without 'asset'
+    if version.startswith("1") or isinstance(document.get("meshes"), dict):
+        raise FarmError("unsupported-format", f"{name}: expected glTF version 2, found {version or '1.0'}; convert it")
+    if "asset" not in document:
         raise FarmError("malformed", f"{name}: expected a glTF document with an 'asset' entry; export it again")
     return document
 
 
-def check_document(path: Path, document: dict[str, Any], binary: bytes | None) -> None:
-    """Raise FarmError for extensions we cannot read, buffers that are absent or short, and points that are no numbers."""
+def check_document(path: Path, document: dict[str, Any], binary: Data | None, max_triangles: int) -> None:
+    """Raise FarmError for what Blender cannot read, what is not there, what is no number, and what is too much."""
     unreadable = sorted(set(document.get("extensionsRequired", ())) - READABLE)
     if unreadable:
         raise FarmError("unsupported-extension", f"{path.name}: requires the glTF extension {', '.join(unreadable)}, "
                         "which Blender does not read; export it without")  # fmt: skip
-    buffers = [_load_buffer(path, index, buffer, binary) for index, buffer in enumerate(document.get("buffers", ()))]
     try:
+        triangles = count_triangles(document)
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+        raise FarmError("malformed", f"{path.name}: its glTF nodes and meshes name what is not there "
+                        f"({type(error).__name__}: {error}); export it again") from error  # fmt: skip
+    if triangles > max_triangles:
+        raise FarmError("too-large", f"{path.name}: {triangles} triangles, instances counted, more than the "
+                        f"{max_triangles} allowed (max_triangles)")  # fmt: skip
+    try:
+        buffers = [
+            _load_buffer(path, index, buffer, binary) for index, buffer in enumerate(document.get("buffers", ()))
+        ]
+        _check_pictures(path, document, buffers)
         _check_positions(path.name, document, buffers)
-    except (IndexError, KeyError, TypeError, ValueError) as error:
+    except (AttributeError, IndexError, KeyError, OverflowError, TypeError, ValueError) as error:
         raise FarmError("malformed", f"{path.name}: an accessor reaches outside its buffer ({error}); export it "
                         "again") from error  # fmt: skip
 
 
-def _load_buffer(path: Path, index: int, buffer: dict[str, Any], binary: bytes | None) -> bytes:
+def _check_pictures(path: Path, document: dict[str, Any], buffers: list[Data]) -> None:
+    sizes = image_pixels(path, document, buffers)
+    total = sum(width * height for width, height in sizes)
+    if total > MAX_TEXTURE_PIXELS:
+        width, height = max(sizes, key=lambda size: size[0] * size[1])
+        raise FarmError("too-large", f"{path.name}: its {len(sizes)} pictures hold {total} pixels together (the largest is "
+                        f"{width} x {height}), more than the {MAX_TEXTURE_PIXELS} allowed; scale them down")  # fmt: skip
+
+
+def _load_buffer(path: Path, index: int, buffer: dict[str, Any], binary: Data | None) -> Data:
     uri = buffer.get("uri")
     if uri is None:
         # a buffer that only an extension fills (meshopt's fallback) has neither
-        data = binary if index == 0 and binary is not None else b"\x00" * int(buffer.get("byteLength", 0))
+        data: Data = binary if index == 0 and binary is not None else _empty(path, index, int(buffer["byteLength"]))
     elif uri.startswith("data:"):
-        data = base64.b64decode(uri.partition(",")[2])
+        try:
+            data = base64.b64decode(uri.partition(",")[2])
+        except binascii.Error as error:
+            raise FarmError(
+                "malformed", f"{path.name}: buffer {index} is no base64 ({error}); export it again"
+            ) from error
     else:
         place = path.parent / unquote(uri)
         if not place.is_file():
@@ -108,7 +177,15 @@ def _load_buffer(path: Path, index: int, buffer: dict[str, Any], binary: bytes |
     return data
 
 
-def _check_positions(name: str, document: dict[str, Any], buffers: list[bytes]) -> None:
+def _empty(path: Path, index: int, size_bytes: int) -> memoryview:
+    """Zeros that cost nothing until they are read."""
+    if size_bytes > MAX_BUFFER_BYTES:
+        raise FarmError("malformed", f"{path.name}: buffer {index} promises {size_bytes} bytes and has no data; export it "
+                        "again")  # fmt: skip
+    return np.zeros(size_bytes, np.uint8).data
+
+
+def _check_positions(name: str, document: dict[str, Any], buffers: list[Data]) -> None:
     """Blender silently moves points that are no numbers to the origin, so they must be found here."""
     accessors = document.get("accessors", ())
     primitives = [p for mesh in document.get("meshes", ()) for p in mesh.get("primitives", ())]
@@ -116,14 +193,18 @@ def _check_positions(name: str, document: dict[str, Any], buffers: list[bytes]) 
         accessor = accessors[index]
         if "bufferView" not in accessor or accessor["componentType"] != FLOAT32:
             continue  # compressed or quantised: integers are always finite
-        points = _float_points(document["bufferViews"][accessor["bufferView"]], accessor, buffers)
-        broken = np.flatnonzero(~np.isfinite(points).all(-1))
+        broken = _not_finite(_float_points(document["bufferViews"][accessor["bufferView"]], accessor, buffers))
         if len(broken):
             raise FarmError("not-finite", f"{name}: {len(broken)} vertices are not finite numbers, the first is "
                             f"vertex {broken[0]} of accessor {index}; repair the mesh")  # fmt: skip
 
 
-def _float_points(view: dict[str, Any], accessor: dict[str, Any], buffers: list[bytes]) -> Float[np.ndarray, "n 3"]:
+def _not_finite(points: Float[np.ndarray, "n 3"]) -> list[int]:
+    broken: list[int] = np.flatnonzero(~np.isfinite(points).all(-1)).tolist()
+    return broken
+
+
+def _float_points(view: dict[str, Any], accessor: dict[str, Any], buffers: list[Data]) -> Float[np.ndarray, "n 3"]:
     data = buffers[view["buffer"]]
     start = view.get("byteOffset", 0) + accessor.get("byteOffset", 0)
     stride = view.get("byteStride", 12)

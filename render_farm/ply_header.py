@@ -21,8 +21,8 @@ HEADER_END = b"end_header"
 LONGEST_HEADER = 1 << 20
 
 
-def check_ply(path: Path, size_bytes: int) -> None:
-    """Raise FarmError for a PLY that is cut off or holds points that are no numbers."""
+def check_ply(path: Path, size_bytes: int, max_triangles: int) -> None:
+    """Raise FarmError for a PLY that is cut off, holds points that are no numbers, or more faces than triangles allowed."""
     with path.open("rb") as file:
         start = file.read(LONGEST_HEADER)
     if not start.startswith(b"ply"):
@@ -32,6 +32,10 @@ def check_ply(path: Path, size_bytes: int) -> None:
     if end < 0:
         raise FarmError("truncated", f"{path.name}: truncated PLY: its header has no end; fetch it again")
     body = start.find(b"\n", end) + 1
+    faces = re.search(rb"^element face (\d+)\s*$", start[:end], re.MULTILINE)
+    if faces is not None and int(faces[1]) > max_triangles:
+        raise FarmError("too-large", f"{path.name}: {int(faces[1])} faces, more than the {max_triangles} triangles allowed "
+                        "(max_triangles)")  # fmt: skip
     kind, count, vertex = _parse_header(path.name, start[:end].decode("ascii", "replace"))
     if kind == "ascii":
         broken = NOT_A_NUMBER.search(path.read_bytes(), body) is not None

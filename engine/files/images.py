@@ -1,4 +1,4 @@
-"""Single images as bytes: RGBA, colour, normals as WebP, depth as 16-bit PNG. Arrays in, bytes out, and back.
+"""Single images as bytes: RGBA, colour, normals, material as WebP, depth as 16-bit PNG. Arrays in, bytes out, and back.
 
 Decoders say what is wrong without knowing the file's name (`ImageProblem`); the caller adds it.
 """
@@ -92,6 +92,16 @@ def decode_normal(data: bytes) -> Float[np.ndarray, "h w 3"]:
     length = np.linalg.norm(normal, axis=-1)
     there = (pixels[..., 3] >= 128) & (length > 0.5)  # real ones lie within 0.007 of length 1
     return np.where(there[..., None], normal / np.maximum(length, 1e-9)[..., None], 0).astype(np.float32)
+
+
+def encode_material(material: UInt8[np.ndarray, "h w 2"]) -> bytes:
+    """Encode roughness and metallic losslessly in the channels of glTF's metallicRoughnessTexture: G and B; R is 0."""
+    return encode_webp(np.pad(material, ((0, 0), (0, 0), (1, 0))))
+
+
+def decode_material(data: bytes) -> UInt8[np.ndarray, "h w 2"]:
+    """Decode to roughness and metallic. Raises ImageProblem."""
+    return decode_webp(data)[..., 1:3]
 
 
 def _load(data: bytes, kind: str) -> Image.Image:

@@ -12,16 +12,20 @@ from engine.files.images import (
     ImageProblem,
     Quality,
     decode_depth,
+    decode_material,
     decode_normal,
     decode_webp,
     encode_depth,
+    encode_material,
     encode_normal,
     encode_webp,
 )
 from engine.files.orbit_json import OrbitDocument, document_from_images, encode_document
 from engine.files.types import OrbitImages
 
-EXTENSIONS = {"rgba": "webp", "depth": "png", "normal": "webp", "albedo": "webp"}
+EXTENSIONS = {
+    "rgba": "webp", "depth": "png", "normal": "webp", "albedo": "webp", "camera_normal": "webp", "material": "webp",
+}  # fmt: skip
 """Kinds of images and how they are stored; only rgba is required."""
 FAR_FACTOR = 100
 """Depths beyond this many orbit distances are a renderer's "nothing" (1e10 in Blender), which must be 0: one such
@@ -49,7 +53,7 @@ def image_name(sample: str, kind: str, view: int) -> str:
 
 
 def encode_orbit(images: OrbitImages, quality: Quality = "lossless") -> EncodedOrbit:
-    """Encode a sample after checking it. Depth and normals are always lossless. Raises OrbitError."""
+    """Encode a sample after checking it. All but rgba and albedo is always lossless. Raises OrbitError."""
     if quality != "lossless" and not 1 <= quality <= 100:
         raise ValueError(f"quality must be 'lossless' or 1 to 100, got {quality}")
     _check_shapes(images)
@@ -71,25 +75,31 @@ def _encoded(images: OrbitImages, quality: Quality, scale_m: float | None) -> It
             yield "normal", view, encode_normal(images.normal[view])
         if images.albedo is not None:
             yield "albedo", view, encode_webp(images.albedo[view], quality)
+        if images.camera_normal is not None:
+            yield "camera_normal", view, encode_normal(images.camera_normal[view])
+        if images.material is not None:
+            yield "material", view, encode_material(images.material[view])
 
 
 def _check_shapes(images: OrbitImages) -> None:
     expected = (len(images.orbit), images.orbit.height, images.orbit.width)
     for kind, array in (
         ("rgba", images.rgba), ("depth_m", images.depth_m), ("normal", images.normal), ("albedo", images.albedo),
+        ("camera_normal", images.camera_normal), ("material", images.material),
     ):  # fmt: skip
         if array is not None and array.shape[:3] != expected:
             raise OrbitError(
                 f"orbit {images.uid}: {kind} must be views x height x width = {expected} like its cameras, "
                 f"found {array.shape[:3]}"
             )
-    if images.normal is not None and not np.isfinite(images.normal).all():
-        raise OrbitError(f"orbit {images.uid}: normal must be finite; write 0 where nothing is")
+    for kind, normal in (("normal", images.normal), ("camera_normal", images.camera_normal)):
+        if normal is not None and not np.isfinite(normal).all():
+            raise OrbitError(f"orbit {images.uid}: {kind} must be finite; write 0 where nothing is")
 
 
 def _depth_scale_m(images: OrbitImages, depth_m: Float[np.ndarray, "n h w"]) -> float:
     """Metres a step, so that the farthest depth is exactly the last step; reading and writing again changes nothing."""
-    limit_m = FAR_FACTOR * images.orbit.distance_m
+    limit_m = FAR_FACTOR * float(images.orbit.distance_m.max())
     for view, depth in enumerate(depth_m):
         if not (np.isfinite(depth).all() and depth.min() >= 0 and depth.max() <= limit_m):
             raise OrbitError(
@@ -125,6 +135,8 @@ def decode_orbit(document: OrbitDocument, fetch: Callable[[str], bytes | None], 
         depth_m=depth_m,
         normal=reader.stack("normal", decode_normal),
         albedo=reader.stack("albedo", lambda data: decode_webp(data)[..., :3]),
+        camera_normal=reader.stack("camera_normal", decode_normal),
+        material=reader.stack("material", decode_material),
         **document.facts,
     )
 

@@ -20,12 +20,15 @@ FORMAT = "orbit/1"
 COLOUR = "sRGB, Standard view transform"
 FIXED = {"format": FORMAT, "camera_axes": "opencv", "world_up": "+z", "alpha": "straight"}
 """Keys with one allowed value."""
+MATERIAL_CHANNELS = "G roughness, B metallic"
+STATED = {"normal_space": "world", "camera_normal_axes": "opencv", "material_channels": MATERIAL_CHANNELS}
+"""Keys that may be absent, and have one allowed value."""
 TEXTS = ("caption", "label", "license", "attribution", "source")
 """Optional sentences about the object; absent or null means unknown."""
 KNOWN = {
     *FIXED, *TEXTS, "uid", "orbit", "width", "height", "focal_px", "principal_px", "fov_deg", "distance_m",
     "elevation_deg", "azimuth_deg", "T_world_camera", "color", "normalisation", "seed", "renderer", "depth_scale_m",
-    "normal_space",
+    "normal_space", "camera_normal_axes", "material_channels",
 }  # fmt: skip
 NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*")
 """What uid and orbit may be: both become parts of file names."""
@@ -69,7 +72,7 @@ def document_from_images(images: OrbitImages, depth_scale_m: float | None) -> di
     document |= {
         "width": orbit.width, "height": orbit.height, "focal_px": float(orbit.focal_px),
         "principal_px": [float(value) for value in orbit.principal_px], "fov_deg": orbit.fov_deg,
-        "distance_m": float(orbit.distance_m), "elevation_deg": float(orbit.elevation_deg),
+        "distance_m": _one_or_all(orbit.distance_m), "elevation_deg": _one_or_all(orbit.elevation_deg),
         "azimuth_deg": orbit.azimuth_deg.tolist(), "T_world_camera": orbit.T_world_camera.tolist(),
         "camera_axes": FIXED["camera_axes"], "world_up": FIXED["world_up"], "alpha": FIXED["alpha"], "color": COLOUR,
         "normalisation": {
@@ -81,6 +84,10 @@ def document_from_images(images: OrbitImages, depth_scale_m: float | None) -> di
         document["depth_scale_m"] = depth_scale_m
     if images.normal is not None:
         document["normal_space"] = "world"
+    if images.camera_normal is not None:
+        document["camera_normal_axes"] = FIXED["camera_axes"]
+    if images.material is not None:
+        document["material_channels"] = MATERIAL_CHANNELS
     return document
 
 
@@ -141,10 +148,11 @@ def _orbit(fields: "_Fields", orbit_name: str) -> Orbit:
     if abs(focal_px - expected) > FOCAL_TOLERANCE * expected:
         found = f"{focal_px:.4f}; fov_deg is vertical: focal_px = 0.5 * height / tan(fov / 2)"
         raise fields.wrong("focal_px", f"{expected:.4f} for fov_deg {fov_deg:g} at height {height}", found)
-    elevation_deg = fields.number("elevation_deg")
-    if not -90 <= elevation_deg <= 90:
-        raise fields.wrong("elevation_deg", "between -90 and 90", repr(elevation_deg))
     azimuth_deg = fields.numbers("azimuth_deg", (None,))
+    elevation_deg = fields.one_or_all("elevation_deg", len(azimuth_deg))
+    if (beyond := elevation_deg[np.abs(elevation_deg) > 90]).size:
+        raise fields.wrong("elevation_deg", "between -90 and 90", repr(float(beyond[0])))
+    distance_m = fields.one_or_all("distance_m", len(azimuth_deg), positive=True)
     poses = fields.numbers("T_world_camera", (None, 4, 4))
     if len(poses) != len(azimuth_deg):
         raise fields.wrong("T_world_camera", f"{len(azimuth_deg)} matrices, one for each azimuth_deg", str(len(poses)))
@@ -156,8 +164,8 @@ def _orbit(fields: "_Fields", orbit_name: str) -> Orbit:
     except ValueError as error:
         raise OrbitError(f"{fields.name}: {error}") from error
     return Orbit(
-        orbit_name, poses, azimuth_deg, elevation_deg, fields.number("distance_m", positive=True), width, height,
-        focal_px, (float(principal[0]), float(principal[1])),
+        orbit_name, poses, azimuth_deg, elevation_deg, distance_m, width, height, focal_px,
+        (float(principal[0]), float(principal[1])),
     )  # fmt: skip
 
 
@@ -165,27 +173,31 @@ def _check_places(orbit: Orbit, name: str) -> None:
     """Cameras stand where azimuth, elevation and distance say, look at the origin and are upright."""
     for index, pose in enumerate(orbit.T_world_camera):
         where = f"{name}: T_world_camera[{index}]"
-        azimuth_deg, place = float(orbit.azimuth_deg[index]), pose[:3, 3]
+        azimuth_deg, elevation_deg = float(orbit.azimuth_deg[index]), float(orbit.elevation_deg[index])
+        stated_m, place = float(orbit.distance_m[index]), pose[:3, 3]
         if not math.isfinite(azimuth_deg):
             raise OrbitError(f"{name}: azimuth_deg[{index}] must be finite, found {azimuth_deg}")
         distance_m = float(np.linalg.norm(place))
-        if abs(distance_m - orbit.distance_m) > PLACE_TOLERANCE * orbit.distance_m:
-            raise OrbitError(
-                f"{where} must stand distance_m = {orbit.distance_m:g} from the origin, found {distance_m:g}"
-            )
+        if abs(distance_m - stated_m) > PLACE_TOLERANCE * stated_m:
+            raise OrbitError(f"{where} must stand distance_m = {stated_m:g} from the origin, found {distance_m:g}")
         if np.linalg.norm(pose[:3, 2] + place / distance_m) > PLACE_TOLERANCE:
             raise OrbitError(
                 f"{where} must look at the origin along its +Z (OpenCV axes), found the direction {_short(pose[:3, 2])} "
                 f"from {_short(place)}; convert other axes with engine.geometry.frames"
             )
-        expected = orbit_position(azimuth_deg, orbit.elevation_deg, orbit.distance_m)
-        if np.linalg.norm(place - expected) > PLACE_TOLERANCE * orbit.distance_m:
+        expected = orbit_position(azimuth_deg, elevation_deg, stated_m)
+        if np.linalg.norm(place - expected) > PLACE_TOLERANCE * stated_m:
             raise OrbitError(
                 f"{where} must stand at {_short(expected)} (azimuth_deg {azimuth_deg:g}, elevation_deg "
-                f"{orbit.elevation_deg:g}), found {_short(place)}; azimuth 0 is -Y and grows counter-clockwise"
+                f"{elevation_deg:g}), found {_short(place)}; azimuth 0 is -Y and grows counter-clockwise"
             )
         if abs(pose[2, 0]) > PLACE_TOLERANCE or pose[2, 1] > PLACE_TOLERANCE:
             raise OrbitError(f"{where} must be upright (its +X level, its +Y downwards), found it rolled")
+
+
+def _one_or_all(values: Float[np.ndarray, " n"]) -> float | list[float]:
+    """One number where all views share it, as in a ring."""
+    return float(values[0]) if (values == values[0]).all() else values.tolist()
 
 
 def _short(vector: Float[np.ndarray, "3"]) -> str:
@@ -213,8 +225,9 @@ class _Fields:
         colour = self.document.get("color")
         if colour is not None and ("srgb" not in str(colour).lower() or re.search("agx|filmic", str(colour).lower())):
             raise self.wrong("color", repr(COLOUR), repr(colour))
-        if self.document.get("normal_space") not in (None, "world"):
-            raise self.wrong("normal_space", "'world'", repr(self.document["normal_space"]))
+        for key, stated in STATED.items():
+            if self.document.get(key) not in (None, stated):
+                raise self.wrong(key, repr(stated), repr(self.document[key]))
 
     def file_name_part(self, key: str) -> str:
         value = self.required(key)
@@ -242,6 +255,15 @@ class _Fields:
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:
             raise self.wrong(key, "a positive whole number", repr(value))
         return value
+
+    def one_or_all(self, key: str, count: int, *, positive: bool = False) -> Float[np.ndarray, " n"]:
+        """A number that holds for every view, or a list of one each."""
+        value = self.required(key)
+        if not isinstance(value, list):
+            return np.full(count, self._number(value, key, positive))
+        if len(value) != count:
+            raise self.wrong(key, f"a number or a list of {count}, one for each view", f"a list of {len(value)}")
+        return np.array([self._number(item, f"{key}[{index}]", positive) for index, item in enumerate(value)])
 
     def numbers(self, key: str, shape: tuple[int | None, ...]) -> Float[np.ndarray, "..."]:
         """A nested list of numbers; None in `shape` stands for any length of at least 1. May hold NaN."""

@@ -68,7 +68,7 @@ def write_shard(path: Path, samples: Iterable[OrbitImages | Path], *, quality: Q
     with atomic_file(path) as file, tempfile.TemporaryFile(dir=path.parent) as spool:  # samples exceed memory together
         for item in samples:
             sample, members = _members(item, quality)
-            _check_sample_name(sample, names, str(path))
+            _check_sample_name(sample, members, names, str(path))
             names.add(sample)
             for name, data in members.items():
                 pieces.append(_Piece(sample, name, spool.tell(), len(data)))
@@ -88,10 +88,10 @@ def _member(piece: _Piece) -> tarfile.TarInfo:
     return info
 
 
-def _check_sample_name(sample: str, names: set[str], where: str) -> None:
+def _check_sample_name(sample: str, members: Iterable[str], names: set[str], where: str) -> None:
     if sample in names:
         raise OrbitError(f"{where}: sample {sample} comes twice; a shard holds each once")
-    if len(f"{sample}.normal_000.webp") > tarfile.LENGTH_NAME:
+    if max(len(name) for name in members) > tarfile.LENGTH_NAME:
         raise OrbitError(f"{where}: sample name {sample} is longer than a tar's 100 characters allow; shorten the uid")
 
 
@@ -134,7 +134,7 @@ def validate_shard(url: str | Path) -> tuple[str, ...]:
     names: set[str] = set()
 
     def check(sample: str, parts: Mapping[str, bytes], where: str) -> str:
-        _check_sample_name(sample, names, where)
+        _check_sample_name(sample, parts, names, where)
         names.add(sample)
         images = _decode(sample, parts, where)
         if "." in images.uid:

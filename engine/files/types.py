@@ -36,6 +36,10 @@ class OrbitImages:
     """World-space unit normals, 0 where nothing is; float32."""
     albedo: UInt8[np.ndarray, "n h w 3"] | None = None
     """Base colour, sRGB, black where nothing is."""
+    camera_normal: Float[np.ndarray, "n h w 3"] | None = None
+    """Unit normals in OpenCV camera axes (+X right, +Y down, +Z forward), 0 where nothing is; float32."""
+    material: UInt8[np.ndarray, "n h w 2"] | None = None
+    """Roughness and metallic, linear, 255 for 1; 0 where nothing is."""
     normalisation: Normalisation = field(default_factory=lambda: Normalisation(1.0, (0.0, 0.0, 0.0)))
     """Back to the asset's true size."""
     seed: int | None = None
@@ -65,6 +69,8 @@ class OrbitImages:
             depth_m=None if self.depth_m is None else self.depth_m[chosen],
             normal=None if self.normal is None else self.normal[chosen],
             albedo=None if self.albedo is None else self.albedo[chosen],
+            camera_normal=None if self.camera_normal is None else self.camera_normal[chosen],
+            material=None if self.material is None else self.material[chosen],
         )
 
 

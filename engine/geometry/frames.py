@@ -192,3 +192,25 @@ def from_syncdreamer(pose: Float[np.ndarray, "*n 3 4"]) -> Pose:
 def syncdreamer_azimuth_rad(azimuth_deg: Float[np.ndarray, "*n"]) -> Float[np.ndarray, "*n"]:
     """Azimuth as SyncDreamer stores it: radians from +X, where our first view has been turned to."""
     return np.radians(azimuth_deg)
+
+
+# ---------------------------------------------------------------- G-Objaverse: poses as ours, normals in Unity's world
+def to_gobjaverse(T_world_camera: Pose) -> Float[np.ndarray, "*n 4 3"]:
+    """Rows x, y, z, origin as in G-Objaverse's json (Shap-E's format): OpenCV axes in a +Z-up world, as ours."""
+    return np.swapaxes(T_world_camera[..., :3, :], -1, -2)
+
+
+def from_gobjaverse(rows: Float[np.ndarray, "*n 4 3"]) -> Pose:
+    """Inverse of `to_gobjaverse`."""
+    bottom = np.broadcast_to(np.array([0.0, 0, 0, 1]), (*rows.shape[:-2], 1, 4))
+    return np.concatenate([np.swapaxes(rows, -1, -2), bottom], -2)
+
+
+def directions_to_unity(directions: Float[np.ndarray, "*n 3"]) -> Float[np.ndarray, "*n 3"]:
+    """World directions in Unity's left-handed +Y-up world, as in G-Objaverse's normal maps: (-x, z, -y)."""
+    return np.stack([-directions[..., 0], directions[..., 2], -directions[..., 1]], -1)
+
+
+def directions_from_unity(directions: Float[np.ndarray, "*n 3"]) -> Float[np.ndarray, "*n 3"]:
+    """Inverse of `directions_to_unity`: (-x, -z, y)."""
+    return np.stack([-directions[..., 0], -directions[..., 2], directions[..., 1]], -1)

@@ -1,83 +1,86 @@
-"""Render one object: ``python -m render_farm.worker JOB.json`` (see render_farm/job.py).
+"""Render objects, one after the other: ``python -m render_farm.worker`` (protocol: render_farm/job.py).
 
-    importers.py   file -> objects in an empty scene
-    normalise.py   what is visible -> one collection, instanced into the unit frame
-    references.py  files that the importer never mentioned
-    materials.py   missing textures -> neutral; base colour -> an AOV
-    cycles.py      samples, light, passes, camera -> one EXR a view
+    a line of stdin -> Job -> subject.py -> events on stdout -> the next line; the end of stdin ends the program
 
-Events on stdout: hello, imported, view (one each), done; or error. Everything else goes to stderr.
+stdout carries events alone; everything else goes to stderr.
 """
 
 import os
-import resource
 import sys
-import time
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from render_farm.job import Job
-from render_farm.worker.events import Events, WorkerError
-
-RSS_UNIT = 1 if sys.platform == "darwin" else 1024
-"""getrusage counts bytes on macOS, KiB elsewhere."""
+from render_farm.worker.events import Events, WorkerError, start_heartbeat
+from render_farm.worker.stages import Stages
 
 
-def run(job: Job, events: Events) -> None:
-    """Render all views of one job."""
-    import bpy
+@contextmanager
+def few_threads(count: int) -> Iterator[None]:
+    """Let Blender come up as if the machine had `count` cores; afterwards it may run on all of them again.
 
-    from render_farm.worker import cycles, importers, materials, normalise, references
-
-    bpy.ops.wm.read_factory_settings(use_empty=True)
-    device = cycles.choose_device(job.device)
-    events.send("hello", blender=bpy.app.version_string, device=device)
-    objects = importers.import_asset(job.asset, job.suffix)
-    scene = normalise.new_scene()
-    placed = normalise.place(scene, objects)
-    missing = {*references.missing_references(Path(job.asset), job.suffix), *materials.replace_missing_textures()}
-    materials.colour_bare_meshes()
-    if "albedo" in job.passes:
-        materials.add_base_colour_outputs()
-    cycles.set_up(scene, job)
-    events.send(
-        "imported", scale=placed.scale, centre=placed.centre, triangles=placed.triangles, objects=placed.objects,
-        warnings=sorted(missing),
-    )  # fmt: skip
-    camera = cycles.add_camera(scene, job)
-    for view in job.views:
-        started = time.monotonic()
-        cycles.render_view(scene, camera, view)
-        events.send("view", index=view.index, path=view.path, seconds=time.monotonic() - started)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * RSS_UNIT
-    events.send("done", cpu_seconds=time.process_time(), peak_bytes=peak)
-
-
-def main(job_path: Path) -> int:
-    """Run one job; every failure becomes an event."""
-    events = Events()
+    Cycles keeps to its number of threads, but the task scheduler that Blender and the denoiser share (TBB) makes one
+    for each core that it sees when it starts, and those spin. A lone child of one thread so burns three times the CPU
+    time that it needs, and a machine full of them is three times slower.
+    """
+    if not hasattr(os, "sched_setaffinity"):  # macOS, Windows
+        yield
+        return
+    cores = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, sorted(cores)[:count])
     try:
-        job = Job.load(job_path)
-        # importing bpy writes to the user's settings, and finds add-ons there
-        os.environ["BLENDER_USER_RESOURCES"] = str(Path(job.scratch) / "blender")
-        run(job, events)
-    except WorkerError as error:
-        events.send("error", reason=error.reason, message=str(error))
+        yield
+    finally:
+        os.sched_setaffinity(0, cores)
+
+
+def serve(events: Events, stages: Stages) -> int:
+    """Say hello, then render until stdin ends."""
+    try:
+        with few_threads(int(os.environ.get("OMP_NUM_THREADS", os.cpu_count() or 1))):
+            from render_farm.worker import subject
     except ImportError as error:
         traceback.print_exc()
         message = f"Blender's Python module cannot be imported ({error}); install bpy (extra 'farm') and its libraries"
-        events.send("error", reason="no-blender", message=message)
-    except Exception as error:  # noqa: BLE001 - the worker's outermost loop: the parent has to hear of it
+        events.send("error", key="", reason="no-blender", message=message, stage="starting")
+        return 1
+    version, device = subject.start(os.environ.get("TURNTABLE_DEVICE", "cpu"))
+    events.send("hello", blender=version, device=device, pid=os.getpid())
+    start_heartbeat(events, stages)
+    for line in sys.stdin:
+        if line.strip():
+            _render(Path(line.strip()), events, stages)
+            stages.now = "waiting"
+    return 0
+
+
+def _render(path: Path, events: Events, stages: Stages) -> None:
+    """Render one job; every failure becomes an event."""
+    from render_farm.worker import subject
+
+    stages.restart()
+    stages.now, key = "reading the job", ""
+    try:
+        job = Job.load(path)
+        key = job.key
+        events.send("begin", key=key)
+        subject.render(job, events, stages)
+    except WorkerError as error:
+        reason, message = error.reason, str(error)
+    except MemoryError:
+        reason, message = "memory", "the memory is used up; give it more, or simplify the model"
+    except Exception as error:  # noqa: BLE001 - the worker's loop: the parent has to hear of it, and it goes on
         traceback.print_exc()
-        text = " ".join(str(error).split())
-        events.send("error", reason="internal", message=f"the worker failed: {type(error).__name__}: {text}")
+        reason, message = "internal", f"the worker failed: {type(error).__name__}: {' '.join(str(error).split())}"
     else:
-        return 0
-    return 1
+        return
+    events.send("error", key=key, reason=reason, message=message, stage=stages.now, stages=stages.seconds)
 
 
 if __name__ == "__main__":
-    status = main(Path(sys.argv[1]))
+    status = serve(Events(), Stages())
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(status)  # bpy 4.2 crashes and 4.5 hangs in its own clean-up once an add-on has registered a handler

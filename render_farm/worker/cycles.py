@@ -6,15 +6,20 @@ import bpy
 import numpy as np
 from mathutils import Matrix
 
-from render_farm.job import Job, ViewJob
+from render_farm.job import Job, OrbitJob, ViewJob
 from render_farm.worker.events import WorkerError
-from render_farm.worker.materials import BASE_AOV, WEIGHT_AOV
+from render_farm.worker.materials import AOVS, WEIGHT_AOV
 
 SENSOR_MM = 32.0
 GPU_BACKENDS = ("OPTIX", "CUDA", "HIP", "ONEAPI", "METAL")
 ALPHA_THRESHOLD = 0.1
 """Surfaces less opaque than this have no depth, normal or albedo: cut-out leaves (alpha 0) must not show their cards,
 while a car's windows (alpha 0.2 and more) are surfaces. Blender's 0.5 would lose those; 0 would keep the cards."""
+ADAPTIVE_FROM, ADAPTIVE_LEAST, ADAPTIVE_THRESHOLD = 64, 16, 0.01
+"""Adaptive sampling of denoised pictures: from so many samples on, which are then the most a pixel gets; the least; the
+noise to stop at. Spares what shows nothing or is even; measured by tests/benchmarks/bm_farm.py."""
+HIGH_QUALITY_FROM = 32
+"""Samples from which OIDN's large network is worth its fixed price."""
 CLAMP_INDIRECT = 10.0
 """Ten times the white of the sky: no honest indirect light in a uniform world is brighter; fireflies are."""
 
@@ -44,13 +49,12 @@ def choose_device(device: str) -> str:
 
 
 def set_up(scene: bpy.types.Scene, job: Job) -> None:
-    """Apply every setting of a job to a fresh scene."""
+    """Apply every setting of a job to a fresh scene: all but camera and light, which each orbit has of its own."""
     _set_sampling(scene, job)
     _set_light_paths(scene)
     _set_film(scene, job)
     _set_output(scene)
     _set_passes(scene.view_layers[0], job)
-    LIGHTS[job.light](scene)
 
 
 def _set_sampling(scene: bpy.types.Scene, job: Job) -> None:
@@ -61,16 +65,19 @@ def _set_sampling(scene: bpy.types.Scene, job: Job) -> None:
     cycles.seed = job.seed
     cycles.use_animated_seed = False
     cycles.sampling_pattern = "TABULATED_SOBOL"  # AUTOMATIC changes with denoising
-    cycles.use_adaptive_sampling = False
+    denoise = job.denoise == "fast"
+    # unevenly spent samples are uneven noise, which only the denoiser hides; without it everyone gets the same
+    cycles.use_adaptive_sampling = denoise and job.samples >= ADAPTIVE_FROM
+    cycles.adaptive_threshold, cycles.adaptive_min_samples = ADAPTIVE_THRESHOLD, ADAPTIVE_LEAST
     cycles.time_limit = 0.0
     cycles.use_auto_tile = False
     cycles.shading_system = False  # OSL would run code from the file
-    cycles.use_denoising = job.denoise == "fast"
-    if job.denoise == "fast":
+    cycles.use_denoising = denoise
+    if denoise:
         cycles.denoiser = "OPENIMAGEDENOISE"
-        cycles.denoising_input_passes = "RGB_ALBEDO_NORMAL"
+        cycles.denoising_input_passes = "RGB_ALBEDO"  # normals cost time and, in even light, PSNR
         cycles.denoising_prefilter = "FAST"
-        cycles.denoising_quality = "FAST"
+        cycles.denoising_quality = "FAST" if job.samples < HIGH_QUALITY_FROM else "HIGH"
     render.use_persistent_data = True
     render.threads_mode = "FIXED"
     render.threads = job.threads
@@ -113,7 +120,7 @@ def _set_output(scene: bpy.types.Scene) -> None:
         image.media_type = "MULTI_LAYER_IMAGE"
     image.file_format = "OPEN_EXR_MULTILAYER"
     image.color_depth = "32"
-    image.exr_codec = "ZIP"
+    image.exr_codec = "NONE"  # the parent reads it at once and deletes it
     if hasattr(image, "use_exr_interleave"):  # Blender 5: one part, as before
         image.use_exr_interleave = True
     scene.render.use_file_extension = False
@@ -123,40 +130,22 @@ def _set_output(scene: bpy.types.Scene) -> None:
 def _set_passes(layer: bpy.types.ViewLayer, job: Job) -> None:
     layer.use_pass_combined = True
     layer.use_pass_z = "depth" in job.passes
-    layer.use_pass_normal = "normal" in job.passes
+    layer.use_pass_normal = "normal" in job.passes or "camera_normal" in job.passes
     layer.pass_alpha_threshold = ALPHA_THRESHOLD
-    if "albedo" in job.passes:
-        layer.use_pass_diffuse_color = layer.use_pass_glossy_color = True
-        for name, kind in ((BASE_AOV, "COLOR"), (WEIGHT_AOV, "VALUE")):
-            aov = layer.aovs.add()
-            aov.name, aov.type = name, kind
+    layer.use_pass_diffuse_color = layer.use_pass_glossy_color = "albedo" in job.passes
+    wanted = [aov for name, aovs in AOVS.items() if name in job.passes for aov in aovs]
+    for name, kind in wanted and [*wanted, (WEIGHT_AOV, "VALUE")]:
+        aov = layer.aovs.add()
+        aov.name, aov.type = name, kind
 
 
-def _light_uniform(scene: bpy.types.Scene) -> None:
-    """A white sky of strength 1 all around: a convex white diffuse surface is exactly white."""
-    world = bpy.data.worlds.new("Uniform")
-    world.use_nodes = True
-    background = next(node for node in world.node_tree.nodes if node.type == "BACKGROUND")
-    background.inputs["Color"].default_value = (1.0, 1.0, 1.0, 1.0)
-    background.inputs["Strength"].default_value = 1.0
-    scene.world = world
-
-
-LIGHTS = {"uniform": _light_uniform}
-"""Lighting policies by name; all are fixed in the world, so that views agree."""
-
-
-def add_camera(scene: bpy.types.Scene, job: Job) -> bpy.types.Object:
-    """Add the camera with exact intrinsics: focal_px = height * lens / sensor_height, principal point by shift."""
+def add_camera(scene: bpy.types.Scene) -> bpy.types.Object:
+    """Add the scene's camera; `aim` gives it an orbit's intrinsics."""
     data = bpy.data.cameras.new("Camera")
     data.type = "PERSP"
     data.sensor_fit = "VERTICAL"
     data.sensor_height = SENSOR_MM
     data.lens_unit = "MILLIMETERS"
-    data.lens = job.focal_px * SENSOR_MM / job.height
-    # shifting the sensor right moves the picture left; the unit is the fitted side, the height
-    data.shift_x = (job.width / 2 - job.principal_px[0]) / job.height
-    data.shift_y = (job.principal_px[1] - job.height / 2) / job.height
     data.clip_start, data.clip_end = 0.01, 100.0
     data.dof.use_dof = False
     camera = bpy.data.objects.new("Camera", data)
@@ -165,17 +154,35 @@ def add_camera(scene: bpy.types.Scene, job: Job) -> bpy.types.Object:
     return camera
 
 
-def render_view(scene: bpy.types.Scene, camera: bpy.types.Object, view: ViewJob) -> None:
-    """Render one picture to its EXR.
+def aim(camera: bpy.types.Object, job: Job, orbit: OrbitJob) -> None:
+    """Give the camera exact intrinsics: focal_px = height * lens / sensor_height, principal point by shift."""
+    data = camera.data
+    data.lens = orbit.focal_px * SENSOR_MM / job.height
+    # shifting the sensor right moves the picture left; the unit is the fitted side, the height
+    data.shift_x = (job.width / 2 - orbit.principal_px[0]) / job.height
+    data.shift_y = (orbit.principal_px[1] - job.height / 2) / job.height
 
-    Raises:
-        WorkerError: the picture cannot be written.
-    """
+
+def render_view(scene: bpy.types.Scene, camera: bpy.types.Object, view: ViewJob) -> None:
+    """Render one picture into Blender's memory: what happens in here is Cycles."""
     camera.matrix_world = Matrix(np.asarray(view.matrix_world).tolist())
-    scene.render.filepath = view.path
     try:
-        bpy.ops.render.render(write_still=True, scene=scene.name)
+        bpy.ops.render.render(write_still=False, scene=scene.name)
     except RuntimeError as error:
         raise WorkerError("internal", f"view {view.index}: Blender: {' '.join(str(error).split())}") from error
+
+
+def write_view(scene: bpy.types.Scene, view: ViewJob) -> None:
+    """Write the picture, all passes in one file.
+
+    Raises:
+        WorkerError: it cannot be written.
+    """
+    result = next(image for image in bpy.data.images if image.type == "RENDER_RESULT")
+    message = f"view {view.index}: Blender could not write its picture; is the disk full?"
+    try:
+        result.save_render(view.path, scene=scene)
+    except RuntimeError as error:
+        raise WorkerError("write-failed", message) from error
     if not Path(view.path).is_file() or Path(view.path).stat().st_size == 0:
-        raise WorkerError("write-failed", f"view {view.index}: Blender could not write its picture; is the disk full?")
+        raise WorkerError("write-failed", message)

@@ -1,4 +1,4 @@
-"""Model files into Blender: path and suffix in, the visible objects out.
+"""Model files into Blender: path and suffix in, objects in the session's scene out; then which of them are visible.
 
 One table, keyed on Blender's version where an operator was renamed. Axes and units are the importers' own: everything
 ends +Z up in metres, except that PLY and STL, which carry neither, are taken as they are.
@@ -34,8 +34,7 @@ class Importer:
 
 GLTF = Importer("import_scene.gltf", {"disable_bone_shape": True, "import_webp_texture": True})
 USD = Importer("wm.usd_import", {
-    "import_cameras": False, "import_lights": False, "create_world_material": False, "set_frame_range": False,
-    "import_visible_only": True, "validate_meshes": False,
+    "create_world_material": False, "set_frame_range": True, "import_visible_only": True, "validate_meshes": False,
 })  # fmt: skip
 OLD_FBX = Importer("import_scene.fbx", {"use_image_search": True}, until=(5, 0, 0))
 NEW_FBX = Importer("wm.fbx_import", since=(5, 0, 0))
@@ -55,8 +54,8 @@ IMPORTERS: dict[str, tuple[Importer, ...]] = {
 """By suffix; .blend is opened instead."""
 
 
-def import_asset(path: str, suffix: str) -> list[bpy.types.Object]:
-    """Read a model into the empty session and return what of it is to be seen.
+def import_asset(path: str, suffix: str) -> None:
+    """Read a model into the empty session.
 
     Raises:
         WorkerError: this Blender has no importer, or its importer refused.
@@ -67,12 +66,10 @@ def import_asset(path: str, suffix: str) -> list[bpy.types.Object]:
         else:
             _operator(suffix, path)(filepath=path)
             _check_meshes()
+            if suffix == ".fbx":
+                _part_bones()
     except RuntimeError as error:
-        raise WorkerError("import-failed", f"Blender cannot import it: {_first_line(error)}") from error
-    scene = bpy.context.scene
-    # the pose of the current frame: constraints, armatures, shape keys and drivers are evaluated there
-    scene.frame_set(scene.frame_current)
-    return visible_objects(scene, bpy.context.view_layer)
+        raise WorkerError("import-failed", f"Blender cannot import it: {_last_line(error)}") from error
 
 
 def _operator(suffix: str, path: str) -> Callable[..., Any]:
@@ -84,8 +81,8 @@ def _operator(suffix: str, path: str) -> Callable[..., Any]:
             known = operator.get_rna_type().properties.keys()
             settings = {key: value for key, value in importer.settings.items() if key in known}
             return lambda filepath: operator(filepath=filepath, **settings)
-    raise WorkerError("unsupported-format", f"Blender {bpy.app.version_string} reads no {suffix} files any more: convert "
-                      f"{Path(path).name} to .glb")  # fmt: skip
+    raise WorkerError("unsupported-format", f"Blender {bpy.app.version_string} reads no {suffix} files any more: "
+                      f"convert {Path(path).name} to .glb")  # fmt: skip
 
 
 def _open_blend(path: str) -> None:
@@ -104,6 +101,30 @@ def _check_meshes() -> None:
         if not np.isfinite(points).all():
             raise WorkerError("not-finite", f"mesh {mesh.name!r} has vertices that are not finite numbers; repair it")
         mesh.validate()
+
+
+def _part_bones() -> None:
+    """Let bones move away from their parents: FBX's importer joins them, and joined bones ignore their own movement."""
+    for rig in [item for item in bpy.data.objects if item.type == "ARMATURE" and item.visible_get()]:
+        if any(bone.use_connect for bone in rig.data.bones):
+            bpy.context.view_layer.objects.active = rig
+            bpy.ops.object.mode_set(mode="EDIT")
+            for bone in rig.data.edit_bones:
+                bone.use_connect = False
+            bpy.ops.object.mode_set(mode="OBJECT")
+
+
+def drop_lights_and_cameras() -> dict[str, int]:
+    """Switch off every light of the file, those inside instanced collections too; return how much is left out."""
+    kinds = [item.type for item in bpy.data.objects]
+    for item in bpy.data.objects:
+        if item.type in {"LIGHT", "LIGHT_PROBE"} or item.hide_viewport:
+            item.hide_render = True  # what only a render would show cannot be measured: both show the same
+    for collection in bpy.data.collections:
+        collection.hide_render |= collection.hide_viewport
+    for light in bpy.data.lights:
+        light.energy = 0.0
+    return {"lights_dropped": kinds.count("LIGHT"), "cameras_dropped": kinds.count("CAMERA")}
 
 
 def visible_objects(scene: bpy.types.Scene, view_layer: bpy.types.ViewLayer) -> list[bpy.types.Object]:
@@ -136,6 +157,6 @@ def _rendered(collection: bpy.types.Collection, layer: bpy.types.LayerCollection
     return found
 
 
-def _first_line(error: Exception) -> str:
+def _last_line(error: Exception) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return (lines[-1] if lines else type(error).__name__).removeprefix("Error: ")

@@ -115,7 +115,7 @@ def _write_orbit(folder: Path, orbit: Orbit) -> None:
     header = {
         "format": "orbit/1", "uid": "boxes", "orbit": orbit.name, "width": orbit.width, "height": orbit.height,
         "focal_px": orbit.focal_px, "principal_px": list(orbit.principal_px), "azimuth_deg": orbit.azimuth_deg.tolist(),
-        "elevation_deg": orbit.elevation_deg, "distance_m": orbit.distance_m,
+        "elevation_deg": float(orbit.elevation_deg[0]), "distance_m": float(orbit.distance_m[0]),
         "T_world_camera": orbit.T_world_camera.round(7).tolist(), "camera_axes": "opencv", "world_up": "+z",
         "alpha": "straight", "normalisation": NORMALISATION,
     }  # fmt: skip

@@ -1,5 +1,6 @@
 """Small models written from scratch, a quick way to render them, and a worker that misbehaves on cue."""
 
+import dataclasses
 import json
 import os
 import struct
@@ -15,7 +16,7 @@ import pytest
 
 from engine.files import OrbitImages, read_orbit
 from render_farm.render import RenderReport, render_asset
-from render_farm.spec import Execution, RenderSpec
+from render_farm.spec import AssetPolicy, CameraSpec, Execution, RenderSpec
 
 HERE = Path(__file__).parent
 THREADS = min(4, os.cpu_count() or 1)
@@ -76,6 +77,14 @@ def _y_up(points: Any) -> Any:
     return np.stack([x, z, -y], -1)
 
 
+def _write_ply(path: Path) -> Path:
+    lines = ["ply", "format ascii 1.0", f"comment {path.stem}", "element vertex 3", "property float x", "property float y",
+             "property float z", "element face 1", "property list uchar int vertex_indices", "end_header", "0 0 0",
+             "1 0 0", "0 1 0", "3 0 1 2"]  # fmt: skip
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
 BOX_FACES = np.array(
     [[0, 2, 1], [1, 2, 3], [4, 5, 6], [5, 7, 6], [0, 1, 4], [1, 5, 4], [2, 6, 3], [3, 6, 7], [0, 4, 2], [2, 4, 6],
      [1, 3, 5], [3, 7, 5]]
@@ -102,12 +111,16 @@ class Rendered:
 
 @pytest.fixture(scope="session")
 def render(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Rendered]:
-    """Render with real Blender; keyword arguments are RenderSpec's, small by default."""
+    """Render with real Blender; keyword arguments are RenderSpec's, CameraSpec's and AssetPolicy's, small by default."""
 
-    def run(path: Path, out: Path | None = None, **spec: Any) -> Rendered:
-        small = {"width": 96, "height": 96, "samples": 4, "elevation_deg": 20.0} | spec
+    def run(path: Path, out: Path | None = None, **given: Any) -> Rendered:
+        fields = {"width": 96, "height": 96, "samples": 4, "elevation_deg": 20.0} | given
+        parts = {
+            name: kind(**{field.name: fields.pop(field.name) for field in dataclasses.fields(kind) if field.name in fields})
+            for name, kind in (("cameras", CameraSpec), ("assets", AssetPolicy)) if name not in fields
+        }  # fmt: skip
         folder = out or tmp_path_factory.mktemp("orbit")
-        report = render_asset(path, folder, RenderSpec(**small), execution=Execution(threads=THREADS))
+        report = render_asset(path, folder, RenderSpec(**parts, **fields), execution=Execution(threads=THREADS))
         return Rendered(report, read_orbit(report.path))
 
     return run
@@ -129,6 +142,20 @@ def run_program() -> Callable[..., None]:
 def fake_worker() -> Callable[[str], tuple[str, ...]]:
     """The command of a worker that does one thing: see fake_worker.py."""
     return lambda behaviour: (sys.executable, str(HERE / "fake_worker.py"), behaviour)
+
+
+@pytest.fixture
+def started_pids(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], list[int]]:
+    """All processes that fake workers of this test have started, and told of, so far."""
+    path = tmp_path / "started.pids"
+    monkeypatch.setenv("FAKE_WORKER_PIDS", str(path))
+    return lambda: [int(pid) for pid in path.read_text().split()] if path.exists() else []
+
+
+@pytest.fixture
+def write_ply() -> Callable[[Path], Path]:
+    """Write a small model whose bytes depend on its name: fakes of it look different, and none costs any time."""
+    return _write_ply
 
 
 @pytest.fixture(scope="session")

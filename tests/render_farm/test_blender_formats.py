@@ -11,11 +11,11 @@ import pytest
 
 from render_farm.errors import FarmError
 from render_farm.render import render_asset
-from render_farm.spec import RenderSpec
+from render_farm.spec import CameraSpec, RenderSpec
 
 pytestmark = pytest.mark.blender
 
-SMALL = {"width": 96, "height": 96, "samples": 4, "ring": "ring24", "elevation_deg": 20.0, "seed": 1}
+SMALL = {"width": 96, "height": 96, "samples": 4, "layout": "ring24", "elevation_deg": 20.0, "seed": 1}
 
 
 @pytest.fixture(scope="module")
@@ -122,8 +122,8 @@ def test_blend_scene(hazards: Path, render: Callable[..., Any]) -> None:
     assert 200 < inside[..., :3].mean() < 245
 
 
-def test_pose_of_the_current_frame(hazards: Path, render: Callable[..., Any]) -> None:
-    images = render(hazards / "posed.blend").images
+def test_pose_of_a_frame(hazards: Path, render: Callable[..., Any]) -> None:
+    images = render(hazards / "posed.blend", frame=11).images
     assert images.normalisation.centre == pytest.approx((4, 0, 0), abs=1e-5)
     assert images.normalisation.scale == pytest.approx(1.0, abs=1e-6)
     assert images.renderer["triangles"] == 12  # the bone's shape is not an object
@@ -203,10 +203,14 @@ def test_disk_full(tmp_path: Path, box_glb: Path) -> None:
         pytest.skip("needs root and the right to mount a tmpfs")
     try:
         with pytest.raises(FarmError) as caught:
-            render_asset(box_glb, small / "out", RenderSpec(width=512, height=512, samples=1, elevation_deg=20.0))
+            render_asset(
+                box_glb,
+                small / "out",
+                RenderSpec(width=512, height=512, samples=1, cameras=CameraSpec(elevation_deg=20.0)),
+            )
         text = str(caught.value)
-        assert text.startswith("box.glb: disk full: Blender could not write view ")
-        assert text.endswith(" bytes are free; make room or choose another folder [write-failed]")
+        assert text.startswith(f"box.glb: disk full: 0 bytes are free in {small}")
+        assert text.endswith("; make room, raise the limit or choose another folder [disk-full]")
         assert list(small.iterdir()) == []
     finally:
         subprocess.run(["umount", str(small)], check=True)

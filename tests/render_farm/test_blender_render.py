@@ -13,10 +13,12 @@ from engine.files import read_orbit
 from engine.geometry import project, rays_world
 from render_farm import render as module
 from render_farm.assets import load_asset
+from render_farm.cameras import plan_orbits
 from render_farm.convert import srgb_from_linear
 from render_farm.errors import FarmError
-from render_farm.render import make_job, render_asset
-from render_farm.spec import Execution, RenderSpec, task_orbit
+from render_farm.gather import make_job
+from render_farm.render import render_asset
+from render_farm.spec import CameraSpec, Execution, RenderSpec
 
 pytestmark = pytest.mark.blender
 
@@ -46,7 +48,7 @@ def test_markers_are_where_geometry_projects_them(
     render: Callable[..., Any], tmp_path: Path, make_glb: Any, make_part: Any, ring: str, elevation_deg: float
 ) -> None:
     balls = [ball(make_part, at, MARKER_RADIUS, 2, glow(colour)) for colour, at in MARKERS.items()]
-    rendered = render(make_glb(tmp_path / "markers.glb", *balls), ring=ring, elevation_deg=elevation_deg, width=192,
+    rendered = render(make_glb(tmp_path / "markers.glb", *balls), layout=ring, elevation_deg=elevation_deg, width=192,
                       height=192, samples=16).images  # fmt: skip
     places = np.array(list(MARKERS.values()))
     low, high = places.min(0) - MARKER_RADIUS, places.max(0) + MARKER_RADIUS
@@ -194,12 +196,15 @@ def test_principal_point_and_pixels_that_are_not_square_pictures(
     """Intrinsics beyond the rings': a wide picture and a principal point off its middle."""
 
     def shifted(seed: int, spec: RenderSpec) -> Any:
-        return dataclasses.replace(task_orbit(seed, spec), principal_px=(70.0, 40.0))
+        return tuple(
+            dataclasses.replace(item, orbit=dataclasses.replace(item.orbit, principal_px=(70.0, 40.0)))
+            for item in plan_orbits(seed, spec)
+        )
 
-    monkeypatch.setattr(module, "task_orbit", shifted)
+    monkeypatch.setattr(module, "plan_orbits", shifted)
     balls = [ball(make_part, at, MARKER_RADIUS, 2, glow(colour)) for colour, at in MARKERS.items()]
     path = make_glb(tmp_path / "markers.glb", *balls)
-    spec = RenderSpec(width=160, height=96, samples=16, elevation_deg=5.0)
+    spec = RenderSpec(width=160, height=96, samples=16, cameras=CameraSpec(elevation_deg=5.0))
     images = read_orbit(render_asset(path, tmp_path, spec).path)
     places = np.array(list(MARKERS.values()))
     middle = (places.max(0) + places.min(0)) / 2
@@ -232,7 +237,10 @@ def test_denoising_changes_colour_alone(render: Callable[..., Any], box_glb: Pat
 
 def test_a_gpu_is_used_or_its_absence_is_an_error(box_glb: Path, tmp_path: Path) -> None:
     """Never a silent render on the CPU."""
-    spec, execution = RenderSpec(width=16, height=16, samples=1, elevation_deg=10.0), Execution(device="gpu")
+    spec, execution = (
+        RenderSpec(width=16, height=16, samples=1, cameras=CameraSpec(elevation_deg=10.0)),
+        Execution(device="gpu"),
+    )
     try:
         report = render_asset(box_glb, tmp_path / "out", spec, execution=execution)
     except FarmError as error:
@@ -247,9 +255,10 @@ def test_a_gpu_is_used_or_its_absence_is_an_error(box_glb: Path, tmp_path: Path)
 
 def test_job_knows_nothing_of_orbits(box_glb: Path, tmp_path: Path) -> None:
     """The child gets Blender's matrices: camera axes flipped, world as it is."""
-    spec = RenderSpec(elevation_deg=0.0)
-    job = make_job(load_asset(box_glb), spec, Execution(), task_orbit(0, spec), 0, tmp_path)
-    first = np.array(job.views[0].matrix_world)
+    spec, asset = RenderSpec(cameras=CameraSpec(elevation_deg=0.0)), load_asset(box_glb)
+    job = make_job("k", asset.path, asset.suffix, planned=plan_orbits(0, spec), seed=0, spec=spec, execution=Execution(),
+                   folder=tmp_path)  # fmt: skip
+    first = np.array(job.orbits[0].views[0].matrix_world)
     np.testing.assert_allclose(first[:3, 3], [0, -2, 0], atol=1e-12)  # azimuth 0 stands at -Y
     np.testing.assert_allclose(first[:3, 2], [0, -1, 0], atol=1e-12)  # and looks along its own -Z
     np.testing.assert_allclose(first[:3, 1], [0, 0, 1], atol=1e-12)

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from engine.geometry import RING24
 from render_farm.convert import Channels, convert_view, read_channels, srgb_from_linear
 from render_farm.errors import FarmError
 
@@ -15,6 +16,7 @@ def channels(**given: float) -> Channels:
     """One pixel; what is not given is 0. Keyword arguments write '.' as '_'."""
     names = [f"Combined.{c}" for c in "RGBA"] + ["Depth.Z"] + [f"Normal.{c}" for c in "XYZ"]
     names += [f"{layer}.{c}" for layer in ("BaseColour", "DiffCol", "GlossCol") for c in "RGB"] + ["BaseWeight.X"]
+    names += ["Roughness.V", "Metallic.V"]
     values = {name: given.get(name.replace(".", "_"), 0.0) for name in names}
     return {name: np.full((1, 1), value, np.float32) for name, value in values.items()}
 
@@ -73,6 +75,37 @@ def test_albedo_falls_back_on_passes() -> None:
 def test_not_finite_colours_become_black() -> None:
     view = convert_view(channels(Combined_R=np.nan, Combined_A=1.0), ())
     assert view.rgba[0, 0].tolist() == [0, 0, 0, 255]
+
+
+def test_camera_normals_are_world_normals_in_opencv_axes() -> None:
+    # from azimuth 0 at the horizon the camera stands at -Y: world +X is its right, +Z its up (-y), -Y towards it (-z)
+    pose = RING24.orbit(0.0, 8, 8).T_world_camera[0]
+    for world, camera in (
+        ({"Normal_X": 2.0}, [1, 0, 0]),
+        ({"Normal_Z": 2.0}, [0, -1, 0]),
+        ({"Normal_Y": -2.0}, [0, 0, -1]),
+    ):
+        view = convert_view(channels(Combined_A=1.0, **world), ("camera_normal",), pose)
+        assert view.normal is None
+        assert view.camera_normal is not None
+        assert view.camera_normal.dtype == np.float32
+        np.testing.assert_allclose(view.camera_normal[0, 0], camera, atol=1e-6)  # float32
+
+
+def test_material_is_divided_by_its_weight() -> None:
+    half = channels(Combined_A=1.0, Roughness_V=0.25 * 0.6, Metallic_V=0.25, BaseWeight_X=0.25)
+    view = convert_view(half, ("material",))
+    assert view.material is not None
+    assert view.material.dtype == np.uint8
+    assert view.material[0, 0].tolist() == [153, 255]  # 0.6 * 255, linear
+
+
+def test_material_of_unread_shaders_and_of_nothing() -> None:
+    unread = convert_view(channels(Combined_A=1.0), ("material",)).material
+    nothing = convert_view(channels(Roughness_V=1.0, BaseWeight_X=1.0), ("material",)).material
+    assert unread is not None
+    assert nothing is not None
+    assert (unread[0, 0].tolist(), nothing[0, 0].tolist()) == ([128, 0], [0, 0])
 
 
 def test_missing_channel() -> None:

@@ -310,7 +310,7 @@ def test_depth_must_have_sixteen_bits_and_a_scale(tmp_path: Path, make_orbit) ->
         (lambda i: replace(i, extra={"width": 5}), "extra holds 'width', which orbit/1 itself writes; rename it"),
         (lambda i: replace(i, extra={"a": object()}), "extra or renderer holds what json cannot"),
         (lambda i: replace(i, extra={"a": float("nan")}), "extra or renderer holds what json cannot"),
-        (lambda i: replace(i, orbit=replace(i.orbit, elevation_deg=1.0)), "must stand at"),
+        (lambda i: replace(i, orbit=replace(i.orbit, elevation_deg=np.ones(len(i.orbit)))), "must stand at"),
         (lambda i: replace(i, orbit=i.orbit.subset([0, 1])), r"rgba must be views x height x width = \(2, 8, 10\)"),
     ],
 )  # fmt: skip

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import engine.geometry
-from engine.geometry import RING16, RING24, RINGS, Ring, project
+from engine.geometry import RING16, RING24, RINGS, Orbit, Ring, project
 from engine.geometry.orbit import orbit_position
 
 EXACT = 1e-12  # float64 rounding of a few multiplications of numbers of size 1
@@ -114,4 +114,25 @@ def test_a_pose_without_its_azimuth_is_refused(repository):
     )
     child = subprocess.run([sys.executable, "-c", code], cwd=repository, capture_output=True, text=True, check=False)
     assert child.returncode == 1
-    assert child.stderr.splitlines()[-1] == "ValueError: 24 poses but 23 azimuths: one each"
+    assert (
+        child.stderr.splitlines()[-1] == "ValueError: 24 poses, 23 azimuths, 24 elevations and 24 distances: one each"
+    )
+
+
+@pytest.mark.parametrize("pole_deg", [90.0, -90.0])
+def test_a_pole_keeps_the_azimuth(pole_deg):
+    """The pose at a pole is the limit of the ring's: no sudden turn of the picture between 89.9999 and 90 degrees."""
+    azimuth_deg = np.array([0.0, 40.0, 250.0])
+    same = np.ones(3)
+    at, near = (
+        Orbit.around_origin("poles", azimuth_deg, np.sign(pole_deg) * e * same, 2 * same, 40.0, 64, 64)
+        for e in (90.0, 89.9999)
+    )
+    np.testing.assert_allclose(at.T_world_camera, near.T_world_camera, atol=1e-5)  # 1e-4 degrees are 2e-6
+
+
+def test_views_of_a_sphere_are_no_ring():
+    orbit = Orbit.around_origin("two", np.zeros(2), np.array([0.0, 30.0]), np.full(2, 2.0), 40.0, 64, 64)
+    assert not orbit.is_ring
+    assert orbit.subset([1]).is_ring
+    assert RING24.orbit(10.0, 64, 64).is_ring

@@ -1,0 +1,92 @@
+"""A batch of tasks as one Parquet file: written once, before the run starts; never changed after.
+
+One row a task, one column a field; provenance and refusal are spread out. The same tasks give the same bytes (with the
+same pyarrow), so two machines can compare their batches by hash.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from engine.files.atomic import atomic_file
+from render_farm.errors import RunError
+from render_farm.records import Provenance, Refusal, Task
+
+FORMAT_KEY, FORMAT = b"turntable.format", b"tasks/1"
+"""In the file's metadata; raised whenever a column changes its meaning."""
+PROVENANCE = ("caption", "label", "license", "attribution", "source")
+REFUSAL = ("reason", "message", "stage", "detail")
+SCHEMA = pa.schema(
+    [
+        *(pa.field(name, pa.string(), nullable=False) for name in ("uid", "path", "suffix", "sha256")),
+        pa.field("size_bytes", pa.int64(), nullable=False),
+        *(pa.field(name, pa.string(), nullable=False) for name in ("key", "shard", *PROVENANCE)),
+        *(pa.field(f"refusal_{name}", pa.string()) for name in REFUSAL),
+    ],
+    metadata={FORMAT_KEY: FORMAT},
+)
+"""refusal_*: null where the object is to be rendered."""
+
+
+def write_batch(path: Path, tasks: Sequence[Task]) -> None:
+    """Write a batch, whole or not at all, in the order given.
+
+    Raises:
+        RunError: a uid or a key comes twice, or a text is no Unicode.
+        TurntableError: the file system refused.
+    """
+    for name in ("uid", "key"):
+        _check_unique(path, name, [getattr(task, name) for task in tasks])
+    try:
+        table = pa.Table.from_pylist([_row(task) for task in tasks], SCHEMA)
+    except UnicodeEncodeError as error:
+        raise RunError(
+            f"{path.name}: the text {error.object!r} is not Unicode; rename the file or mend the list"
+        ) from error
+    with atomic_file(path) as file:
+        pq.write_table(table, file, compression="zstd", version="2.6")
+
+
+def read_batch(path: Path) -> list[Task]:
+    """Read a batch back, in its order.
+
+    Raises:
+        RunError: the file is not there, is no Parquet, or is no batch of this version.
+    """
+    try:
+        table = pq.read_table(path)
+    except FileNotFoundError as error:
+        raise RunError(f"{path}: there is no such batch; is this the folder of a run?") from error
+    except (pa.ArrowException, OSError) as error:
+        reason = str(error).splitlines()[0]
+        raise RunError(f"{path}: expected a batch of tasks (Parquet), found a file that cannot be read ({reason}); copy it "
+                       "again from the run that made it") from error  # fmt: skip
+    found = (table.schema.metadata or {}).get(FORMAT_KEY)
+    if found != FORMAT or table.schema.names != SCHEMA.names:
+        what = "another Parquet file" if found is None else f"format {found.decode(errors='replace')!r}"
+        raise RunError(f"{path}: expected a batch of tasks of format {FORMAT.decode()!r}, found {what}; use the program that "
+                       "made it, or start a new run")  # fmt: skip
+    return [_task(row) for row in table.to_pylist()]
+
+
+def _check_unique(path: Path, name: str, values: list[str]) -> None:
+    seen: set[str] = set()
+    for value in values:
+        if value in seen:
+            raise RunError(f"{path.name}: the {name} {value!r} comes twice in one batch; give every object its own")
+        seen.add(value)
+
+
+def _row(task: Task) -> dict[str, Any]:
+    row: dict[str, Any] = {name: getattr(task, name) for name in SCHEMA.names[:7]}
+    row |= {name: getattr(task.provenance, name) for name in PROVENANCE}
+    return row | {f"refusal_{name}": None if task.refusal is None else getattr(task.refusal, name) for name in REFUSAL}
+
+
+def _task(row: dict[str, Any]) -> Task:
+    provenance = Provenance(**{name: row.pop(name) for name in PROVENANCE})
+    refusal = {name: row.pop(f"refusal_{name}") for name in REFUSAL}
+    return Task(**row, provenance=provenance, refusal=None if refusal["reason"] is None else Refusal(**refusal))

@@ -1,0 +1,80 @@
+"""Another try for failed objects: those of open shards go back to pending, those of sealed shards into a new batch."""
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from pathlib import Path
+
+from render_farm.catalogue.entry import Entry
+from render_farm.catalogue.scan import scan
+from render_farm.errors import TRANSIENT
+from render_farm.records import ObjectRecord, Task
+from render_farm.run.folder import Run
+from render_farm.run.owner import hold
+from render_farm.run.store import Store
+from render_farm.shards import list_receipts, open_output, read_receipt
+
+
+@dataclass(frozen=True)
+class Retry:
+    """What was put up for another try."""
+
+    run: Run
+    """As it now is."""
+    reset: int
+    """Objects of shards that were still open."""
+    added: int
+    """Objects of sealed shards, now in a batch of their own."""
+
+
+def latest_records(run: Run) -> dict[str, ObjectRecord]:
+    """Return the newest record of each object of the sealed shards, by uid."""
+    output = open_output(run.out_url)
+    found: dict[str, ObjectRecord] = {}
+    for shard in list_receipts(output):  # in order: later batches overwrite
+        found.update({record.uid: record for record in read_receipt(output, shard).records})
+    return found
+
+
+def retry(run: Run, reasons: Collection[str] | None, *, workers: int = 4) -> Retry:
+    """Put failed objects up for another try.
+
+    Args:
+        run: not at work.
+        reasons: of their failures; None: those that another attempt may cure.
+        workers: threads that look at the files again.
+
+    Raises:
+        RunError: a scheduler is at work on the run.
+    """
+    wanted = TRANSIENT if reasons is None else frozenset(reasons)
+    reset = 0
+    if run.store_path.exists():
+        with hold(run.folder / "lock"):
+            store = Store(run.store_path, run.spec)
+            try:
+                reset = store.retry(wanted)
+            finally:
+                store.close()
+    failed = [
+        record.uid
+        for record in latest_records(run).values()
+        if record.outcome == "failed" and record.refusal is not None and record.refusal.reason in wanted
+    ]
+    tasks = {task.uid: task for task in run.tasks()}  # the newest batch's, should a uid have several
+    waiting = _in_open_shards(run, failed, tasks)
+    again = [tasks[uid] for uid in sorted(set(failed) - waiting)]
+    if not again:
+        return Retry(run, reset, 0)
+    entries = [Entry(task.uid, Path(task.path), task.provenance) for task in again]
+    known = {uid: task.sha256 for uid, task in tasks.items()}
+    batch = scan(
+        entries, run.spec, run.filters, run.next_batch, run.shard_objects, known, retry=[task.uid for task in again],
+        workers=workers,
+    )  # fmt: skip
+    return Retry(run.add_batch(batch), reset, len(batch))
+
+
+def _in_open_shards(run: Run, uids: list[str], tasks: dict[str, Task]) -> set[str]:
+    """Objects whose newest task is in a shard that is not sealed: a retry of them is under way already."""
+    sealed = set(list_receipts(open_output(run.out_url)))
+    return {uid for uid in uids if tasks[uid].shard not in sealed}

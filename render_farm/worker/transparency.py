@@ -1,0 +1,136 @@
+"""Transparent materials: found, and kept, made opaque or refused."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import bpy
+import numpy as np
+
+from render_farm.worker.events import WorkerError
+from render_farm.worker.nodes import output_of, source, upstream
+
+GLASS = frozenset({"BSDF_GLASS", "BSDF_REFRACTION"})
+TRANSMISSION = ("Transmission Weight", "Transmission")
+"""The Principled shader's socket, before and after Blender 4."""
+CUT_OUTS = frozenset({"MULTIPLY", "ROUND", "GREATER_THAN", "LESS_THAN", "SUBTRACT"})
+"""Arithmetic on alpha that glTF's importer builds for factors and cut-outs."""
+LARGEST_READ_PX = 2048 * 2048
+"""Alpha channels of larger images are not looked at: they count as transparent."""
+OPAQUE = 0.999
+
+
+@dataclass(frozen=True)
+class SeeThrough:
+    """What was found."""
+
+    found: bool
+    """Whether the asset has transparent surfaces, whatever was done with them."""
+    warnings: tuple[str, ...]
+    """What was done."""
+
+
+def apply(materials: Iterable[bpy.types.Material], policy: str) -> SeeThrough:
+    """Find transparent materials and do with them as the policy says.
+
+    Raises:
+        WorkerError: there are some, and the policy is refuse.
+    """
+    clear = [material for material in materials if material.node_tree is not None and _is_clear(material.node_tree)]
+    if clear and policy == "refuse":
+        raise WorkerError("transparent", f"material {clear[0].name!r} is transparent: allow it with the policy keep or "
+                          "opaque")  # fmt: skip
+    if policy != "opaque":
+        return SeeThrough(bool(clear), ())
+    for material in clear:
+        _make_opaque(material.node_tree)
+    return SeeThrough(bool(clear), tuple(f"material {material.name!r} was made opaque" for material in clear))
+
+
+def _shaders(tree: Any) -> Iterator[Any]:
+    output = output_of(tree)
+    if output is not None:
+        yield from upstream(output.inputs["Surface"])
+
+
+def _is_clear(tree: Any) -> bool:
+    return any(
+        node.type in GLASS
+        or node.type == "BSDF_TRANSPARENT"
+        or (node.type == "BSDF_PRINCIPLED" and (_is_thin(node.inputs["Alpha"]) or _transmits(node)))
+        for node in _shaders(tree)
+    )
+
+
+def _transmits(node: Any) -> bool:
+    return any(name in node.inputs and (node.inputs[name].is_linked or node.inputs[name].default_value > 0)
+               for name in TRANSMISSION)  # fmt: skip
+
+
+def _is_thin(alpha: Any) -> bool:
+    """Whether an alpha socket is anywhere below 1. Only one that hangs on images can be proved opaque."""
+    feed = source(alpha)
+    if feed is None:
+        return bool(alpha.default_value < OPAQUE)
+    if feed.node.type == "VALUE":
+        return bool(feed.default_value < OPAQUE)
+    if feed.node.type == "TEX_IMAGE" and feed.name == "Alpha":
+        return feed.node.image is not None and _has_holes(feed.node.image)
+    if feed.node.type == "MATH" and feed.node.operation in CUT_OUTS:
+        return any(_is_thin(entry) for entry in feed.node.inputs if entry.is_linked)
+    return True
+
+
+def _has_holes(image: Any) -> bool:
+    if image.channels < 4 or image.depth in {8, 24} or image.alpha_mode == "NONE":
+        return False
+    width, height = image.size
+    if width * height > LARGEST_READ_PX:
+        return True
+    pixels = np.empty(width * height * 4, np.float32)
+    image.pixels.foreach_get(pixels)
+    return bool(pixels[3::4].min(initial=1.0) < OPAQUE)
+
+
+def _make_opaque(tree: Any) -> None:
+    for node in list(_shaders(tree)):
+        owner = node.id_data
+        if node.type == "BSDF_PRINCIPLED":
+            _set(owner, node.inputs["Alpha"], 1.0)
+            for name in TRANSMISSION:
+                if name in node.inputs:
+                    _set(owner, node.inputs[name], 0.0)
+        elif node.type in GLASS:
+            _replace_glass(owner, node)
+        elif node.type == "MIX_SHADER":
+            _skip_clear_side(owner, node)
+    volume = output_of(tree).inputs["Volume"]
+    for link in list(volume.links):
+        tree.links.remove(link)
+
+
+def _set(tree: Any, socket: Any, number: float) -> None:
+    for link in list(socket.links):
+        tree.links.remove(link)
+    socket.default_value = number
+
+
+def _replace_glass(tree: Any, node: Any) -> None:
+    solid = tree.nodes.new("ShaderNodeBsdfPrincipled")
+    for name, target in (("Color", "Base Color"), ("Roughness", "Roughness")):
+        feed = source(node.inputs[name])
+        if feed is None:
+            solid.inputs[target].default_value = node.inputs[name].default_value
+        else:
+            tree.links.new(feed, solid.inputs[target])
+    for link in list(node.outputs[0].links):
+        tree.links.new(solid.outputs[0], link.to_socket)
+
+
+def _skip_clear_side(tree: Any, node: Any) -> None:
+    """A mix of something and nothing becomes something."""
+    sides = [source(node.inputs[i]) for i in (1, 2)]
+    solid = [side for side in sides if side is not None and side.node.type != "BSDF_TRANSPARENT"]
+    if len(solid) == 1:
+        for link in list(node.outputs[0].links):
+            tree.links.new(solid[0], link.to_socket)
