@@ -2,7 +2,7 @@
 
 VENV := .venv
 PY ?= $(VENV)/bin/python
-EXTRAS ?= farm,models,mesh,dev
+EXTRAS ?= farm,cluster,s3,models,mesh,dev
 TORCH_INDEX ?=
 PYTEST_ARGS ?=
 THREADS ?= $(shell n=$$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2); [ "$$n" -gt 4 ] && n=4; echo "$$n")

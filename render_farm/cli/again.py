@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Annotated
 
 import tyro
+from tyro.conf import OmitArgPrefixes as Flags
 
-from render_farm.cli.options import ComputeFlags, Flags, Talk, cores
+from render_farm.cli.options import ComputeFlags, Talk, cores
 from render_farm.cli.progress import count_bar
 from render_farm.errors import REASONS, TRANSIENT, RunError
 from render_farm.run.folder import Run

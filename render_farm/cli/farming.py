@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import tyro
+from tyro.conf import OmitArgPrefixes as Flags
 
-from render_farm.cli.options import ComputeFlags, FilterFlags, Flags, SpecFlags, Talk, cores
+from render_farm.cli.options import ComputeFlags, FilterFlags, SpecFlags, Talk, cores
 from render_farm.cli.progress import count_bar, farm_bar
 from render_farm.cli.sources import SourceFlags, add_objects
 from render_farm.cli.wording import plan_text, summary_text

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import tyro
+from tyro.conf import OmitArgPrefixes as Flags
 
-from render_farm.cli.options import Flags, Talk
+from render_farm.cli.options import Talk
 from render_farm.cli.progress import count_bar
 from render_farm.cli.wording import duration, size
 from render_farm.errors import RunError

@@ -10,8 +10,9 @@ from typing import Annotated
 import tyro
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
+from tyro.conf import OmitArgPrefixes as Flags
 
-from render_farm.cli.options import ComputeFlags, Flags, SpecFlags, Talk, cores
+from render_farm.cli.options import ComputeFlags, SpecFlags, Talk, cores
 from render_farm.example import make_example
 from render_farm.records import Provenance
 from render_farm.render import Progress, render_asset

@@ -3,11 +3,9 @@
 import hashlib
 import json
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
-
-import tyro
+from typing import Any, Literal
 
 from engine.command_line import Quiet, Verbose
 from render_farm.errors import RunError
@@ -170,16 +168,6 @@ class FilterFlags:
             untextured=self.untextured, tiny_coverage=self.tiny_coverage, cropped=self.cropped,
             over_exposed=self.over_exposed, duplicates=self.duplicates, licences=self.licences,
         )  # fmt: skip
-
-
-Flags = tyro.conf.OmitArgPrefixes
-Spec = Annotated[SpecFlags, tyro.conf.arg(name="")]
-Positional = tyro.conf.Positional
-
-
-def spec_field() -> Any:
-    """A dataclass field of shared flags."""
-    return field(default_factory=SpecFlags)
 
 
 def read_places(path: Path) -> tuple[tuple[float, float, float], ...]:

@@ -20,7 +20,7 @@ PINS = {
         line.split("==") for line in (REPOSITORY / "constraints.txt").read_text().splitlines() if "==" in line
     )
 }
-INSTALLED_EXTRAS = ("farm", "models", "mesh", "dev")
+INSTALLED_EXTRAS = ("farm", "cluster", "s3", "models", "mesh", "dev")
 """What `make setup` installs."""
 WITH_TORCH = re.compile(r"nvidia-|cuda-|triton$")
 """A CUDA build of torch brings these, each pinned by torch itself."""
