@@ -6,7 +6,7 @@ objects    render, example                        options    flags that commands
 farming    plan, run, worker, slurm               sources    where objects come from
 looking    status, failures, verify, manifest,    progress   bars
            report, export                         wording    numbers in words
-again      retry, replay                          gobjaverse gobjaverse
+again      retry, replay                          adopting   gobjaverse
 """
 
 from render_farm.cli.command import main

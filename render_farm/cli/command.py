@@ -16,6 +16,7 @@ from engine.command_line import (
     set_up_logging,
 )
 from engine.errors import TurntableError
+from render_farm.cli.adopting import Gobjaverse
 from render_farm.cli.again import Replay, Retry
 from render_farm.cli.farming import Plan, RunCommand, Slurm, Worker
 from render_farm.cli.looking import Export, Failures, Manifest, Report, Status, Verify
@@ -39,6 +40,7 @@ Command = (
     | Annotated[Report, named("report")]
     | Annotated[Export, named("export")]
     | Annotated[Manifest, named("manifest")]
+    | Annotated[Gobjaverse, named("gobjaverse")]
     | Annotated[Worker, named("worker")]
     | Annotated[Slurm, named("slurm")]
 )

@@ -118,7 +118,7 @@ class SpecFlags:
         )  # fmt: skip
         return RenderSpec(
             cameras, _light(self.light, hdris), condition, policy, self.size, self.size, self.samples, self.denoise,
-            self.passes, _quality(self.quality), self.seed,
+            self.passes, quality_from_text(self.quality), self.seed,
         )  # fmt: skip
 
 
@@ -203,5 +203,6 @@ def _frame(text: str) -> Any:
     return int(text) if text.lstrip("-").isdigit() else text
 
 
-def _quality(text: str) -> Any:
+def quality_from_text(text: str) -> Any:
+    """Return `lossless` or a number."""
     return int(text) if text.isdigit() else text

@@ -148,7 +148,9 @@ def _spec(receipt: Receipt) -> RenderSpec | str | None:
 def _cameras(receipt: Receipt, record: ObjectRecord, spec: RenderSpec) -> list[str]:
     """Key, seed, cameras and light of an object are those that its asset's bytes and the spec give."""
     seed = task_seed(record.sha256, spec)
-    if (record.key, record.seed) != (task_key(record.sha256, spec), seed):
+    # where duplicates are kept, the uid is part of the key (catalogue/scan.py)
+    keys = {task_key(record.sha256, spec), task_key(f"{record.sha256}|{record.uid}", spec)}
+    if record.key not in keys or record.seed != seed:
         return [f"{record.uid}: key and seed must be {task_key(record.sha256, spec)} and {seed}, found {record.key} and "
                 f"{record.seed}; the object was rendered for another spec"]  # fmt: skip
     planned = {item.orbit.name: item for item in plan_orbits(seed, spec)}
