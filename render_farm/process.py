@@ -64,6 +64,9 @@ class StoppedError(TurntableError):
     """The caller's stop was set while it waited; the child is gone. Says nothing about the object."""
 
 
+MALLOC_THRESHOLD = str(128 * 1024)
+
+
 def child_environment(scratch: Path, threads: int, device: str = "cpu") -> dict[str, str]:
     """Return the environment of a worker: our packages found, its settings and temporary files in `scratch`."""
     root = str(Path(__file__).parents[1])
@@ -76,6 +79,10 @@ def child_environment(scratch: Path, threads: int, device: str = "cpu") -> dict[
         "TURNTABLE_DEVICE": device,
         "OMP_NUM_THREADS": str(threads),
         "OPENBLAS_NUM_THREADS": str(threads),
+        # larger blocks than this go back to the system when they are freed, so that one heavy object does not make the
+        # child heavy for good; glibc would raise the threshold by itself (mallopt(3))
+        "MALLOC_MMAP_THRESHOLD_": MALLOC_THRESHOLD,
+        "MALLOC_TRIM_THRESHOLD_": MALLOC_THRESHOLD,
     }
 
 

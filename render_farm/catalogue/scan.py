@@ -163,8 +163,8 @@ def _refused_before(entry: Entry, filters: Filters) -> Refusal | None:
     if not _is_unicode(entry.path):
         return Refusal("malformed", f"the file name {_shown(entry.path)!r} is not Unicode; rename it", STAGE)
     if not is_allowed(entry.provenance.license, filters.licences):
-        return Refusal("licence", f"its licence {entry.provenance.license or 'is unknown, which'} is none of "
-                       f"{' '.join(filters.licences)}", STAGE)  # fmt: skip
+        return Refusal("licence", f"{entry.uid}: expected a licence of {' '.join(filters.licences)}, found "
+                       f"{entry.provenance.license or 'an unknown one'}; leave it out, or allow that licence", STAGE)  # fmt: skip
     return None
 
 
@@ -206,8 +206,8 @@ def _seen(entry: Entry, finding: Finding, size_bytes: int) -> _Seen:
     if refusal is None and finding.reason:
         refusal = Refusal(finding.reason, finding.message, STAGE)
     if refusal is None and entry.sha256 and entry.sha256 != finding.sha256:
-        refusal = Refusal("fetch-failed", f"its bytes are not those that its source lists (sha256 {finding.sha256[:12]}..., "
-                          f"expected {entry.sha256[:12]}...): fetch it again", STAGE)  # fmt: skip
+        refusal = Refusal("fetch-failed", f"{entry.path.name}: expected the sha256 that its source lists, "
+                          f"{entry.sha256[:12]}..., found {finding.sha256[:12]}...; fetch it again", STAGE)  # fmt: skip
     return _Seen(entry, finding.sha256, size_bytes, refusal)
 
 
@@ -234,7 +234,8 @@ def _refuse_duplicates(seen: list[_Seen], known: Mapping[str, str], retry: Colle
                 of_batch[one.sha256] = one.entry.uid
             kept.append(one)
         else:
-            refusal = Refusal("duplicate", f"the same file as {twin}, byte for byte", STAGE)
+            refusal = Refusal("duplicate", f"{one.entry.uid}: expected each file once, found the bytes of {twin}; leave one "
+                              "out, or set duplicates to keep", STAGE)  # fmt: skip
             kept.append(_Seen(one.entry, one.sha256, one.size_bytes, refusal))
     return kept
 

@@ -3,7 +3,6 @@
 import json
 import logging
 import os
-import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -16,6 +15,7 @@ from render_farm.cli.options import ComputeFlags, FilterFlags, SpecFlags, Talk, 
 from render_farm.cli.progress import count_bar, farm_bar
 from render_farm.cli.sources import SourceFlags, add_objects
 from render_farm.cli.wording import plan_text, summary_text
+from render_farm.engines.places import leave_place, worker_place
 from render_farm.engines.slurm import ArrayJob, array_script, chosen_shards
 from render_farm.errors import RunError
 from render_farm.report import write_report
@@ -151,7 +151,7 @@ class RunCommand:
             from render_farm.engines.ray_cluster import run_on_ray
 
             with count_bar("shards", self.talk.quiet) as progress:
-                run_on_ray(run, settings, address=self.ray_address, progress=progress)
+                run_on_ray(run, settings, address=self.ray_address, scratch=self.farm.scratch, progress=progress)
             return finish_run(run, None, settings)
         summary = work(run, None, settings, self.farm.scratch, None, quiet=self.talk.quiet)
         log.info("%s", summary_text(summary))
@@ -183,14 +183,13 @@ class Worker:
         """Render, and return what goes to stdout."""
         run = Run.open(self.folder)
         names = chosen_shards(run, self.shards)
-        base = self.farm.scratch or Path(tempfile.gettempdir())
-        place = base / f"turntable-{run.spec.digest[:8]}-{self.shards.replace('/', '-of-')}"
-        place.mkdir(parents=True, exist_ok=True)
+        place = worker_place(run, self.farm.scratch, self.shards)
         settings = self.farm.settings(self.hdri_folder)
         summary = work(run, names, settings, place, place / "state.sqlite", quiet=self.talk.quiet)
         log.info("%s", summary_text(summary))
         if summary.stopped:
             raise KeyboardInterrupt
+        leave_place(place)
         return f"{len(names)} shards sealed: {summary.done} objects done, {summary.failed} failed"
 
 

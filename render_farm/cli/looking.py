@@ -101,7 +101,7 @@ class Verify:
         for problem in problems:
             log.error("%s", problem)
         if problems:
-            raise RunError(f"{len(problems)} problems found")
+            raise RunError(f"{len(problems)} {'problem' if len(problems) == 1 else 'problems'} found")
         return "all is as it was sealed"
 
 
@@ -244,4 +244,7 @@ def _output_of(place: str) -> tuple[str, Path | None]:
     """Where the shards are, and the run's folder if that is what was named."""
     if "://" not in place and Run.exists(Path(place)):
         return Run.open(Path(place)).out_url, Path(place)
+    if not list_receipts(open_output(place)):
+        raise RunError(f"{place}: expected a run's folder, or the folder or URL that holds its shards, found neither; check "
+                       "the path")  # fmt: skip
     return place, None

@@ -50,9 +50,15 @@ class SourceFlags:
         return self.assets is not None or self.objaverse or bool(self.objaverse_xl)
 
     def check(self) -> None:
-        """Raise RunError if what is named is not there, before anything is made for it."""
-        if self.assets is not None and not self.assets.exists():
-            raise RunError(f"{self.assets}: there is no such file or folder; name a folder of models or a list of them")
+        """Raise RunError if a list or folder is not there or names nothing, before anything is made for it."""
+        if self.assets is not None:
+            self._named(self.assets)
+
+    @staticmethod
+    def _named(assets: Path) -> list[Entry]:
+        if not assets.exists():
+            raise RunError(f"{assets}: there is no such file or folder; name a folder of models or a list of them")
+        return folder_entries(assets) if assets.is_dir() else table_entries(assets)
 
     def entries(self, licences: tuple[str, ...], progress: Progress | None) -> list[Entry]:
         """Return the objects, fetched where that is needed.
@@ -62,8 +68,7 @@ class SourceFlags:
         """
         found: list[Entry] = []
         if self.assets is not None:
-            self.check()
-            found += folder_entries(self.assets) if self.assets.is_dir() else table_entries(self.assets)
+            found += self._named(self.assets)
         if self.objaverse:
             from render_farm.catalogue.objaverse import ObjaverseChoice, objaverse_entries
 

@@ -9,7 +9,20 @@ from engine.files import write_bytes
 from render_farm.errors import RunError
 from render_farm.run.folder import Run
 
-SHARE = re.compile(r"(\d+)/(\d+)")
+SHARE = re.compile(r"(\d+)/(\d+)", re.ASCII)
+WAITING = """\
+told=1
+trap 'told=1; kill -TERM $(jobs -p) 2>/dev/null || true' TERM
+{worker} &
+child=$!
+# A signal ends `wait`, not the worker: it stages what it has, seals what is whole, and then tells how it went.
+while [ "$told" = 1 ]; do
+    told=0 status=0
+    wait "$child" || status=$?
+done
+exit "$status"
+"""
+"""End of the script. bash passes SIGTERM, which SLURM sends before it kills, on to the worker and waits for it."""
 
 
 @dataclass(frozen=True)
@@ -34,9 +47,9 @@ class ArrayJob:
     """Shell line that makes `turntable-farm` available."""
 
     def __post_init__(self) -> None:
-        for name in ("array", "cpus", "memory_gb"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        for name, least in (("array", 1), ("at_a_time", 0), ("cpus", 1), ("gpus", 0), ("memory_gb", 1)):
+            if getattr(self, name) < least:
+                raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
 
 
 def all_shards(run: Run) -> list[str]:
@@ -66,36 +79,32 @@ def array_script(run: Run, job: ArrayJob, path: Path) -> None:
     if job.array > shards:
         raise RunError(f"an array of {job.array} jobs is more than this run's {shards} shards: ask for --array {shards} or "
                        "fewer, or make the run with a smaller --shard-objects")  # fmt: skip
+    lines = ["#!/bin/bash", *(f"#SBATCH {option}" for option in _options(run, job)), "set -e"]
+    lines += [job.setup] if job.setup else []  # before -u, which many a site's setup does not bear
+    lines += ["set -uo pipefail", WAITING.format(worker=" ".join(_worker(run, job)))]
+    write_bytes(path, "\n".join(lines).encode())
+    path.chmod(0o755)
+
+
+def _options(run: Run, job: ArrayJob) -> list[str]:
     limit = f"%{job.at_a_time}" if job.at_a_time else ""
+    logs = f"{run.folder}/slurm-".replace("%", "%%") + "%A_%a.log"
     options = [
-        f"--job-name=turntable-{run.folder.name}", f"--array=0-{job.array - 1}{limit}", f"--cpus-per-task={job.cpus}",
-        f"--mem={job.memory_gb}G", f"--time={job.time}", "--signal=B:TERM@120", "--requeue",
-        f"--output={run.folder}/slurm-%A_%a.log",
+        f"--job-name=turntable-{re.sub(r'[^A-Za-z0-9._-]', '-', run.folder.name)}", f"--array=0-{job.array - 1}{limit}",
+        f"--cpus-per-task={job.cpus}", f"--mem={job.memory_gb}G", f"--time={job.time}", "--signal=B:TERM@120", "--requeue",
+        f"--output={shlex.quote(logs)}",
     ]  # fmt: skip
     options += [f"--partition={job.partition}"] if job.partition else []
     options += [f"--gpus-per-task={job.gpus}"] if job.gpus else []
+    return options
+
+
+def _worker(run: Run, job: ArrayJob) -> list[str]:
     worker = [
-        "turntable-farm",
-        "worker",
-        shlex.quote(str(run.folder)),
-        "--shards",
-        f'"${{SLURM_ARRAY_TASK_ID}}/{job.array}"',
-    ]
-    worker += ["--scratch", '"${SLURM_TMPDIR:-${TMPDIR:-/tmp}}"']
-    if job.gpus:
-        worker += [
-            "--device",
-            "gpu",
-            "--gpus",
-            "${CUDA_VISIBLE_DEVICES//,/ }",
-            "--threads",
-            str(max(1, job.cpus // job.gpus)),
-        ]
-    else:
-        worker += ["--workers", str(job.cpus), "--threads", "1"]
-    lines = ["#!/bin/bash", *(f"#SBATCH {option}" for option in options), "set -euo pipefail"]
-    lines += [job.setup] if job.setup else []
-    # bash passes the signal on, so that the worker stages what it has and the requeued job goes on from there
-    lines += ["trap 'kill -TERM $child' TERM", " ".join(worker) + " &", "child=$!", 'wait "$child" || wait "$child"']
-    write_bytes(path, ("\n".join(lines) + "\n").encode())
-    path.chmod(0o755)
+        "turntable-farm", "worker", shlex.quote(str(run.folder)), "--shards", f'"${{SLURM_ARRAY_TASK_ID}}/{job.array}"',
+        "--scratch", '"${SLURM_TMPDIR:-${TMPDIR:-/tmp}}"',
+    ]  # fmt: skip
+    if not job.gpus:
+        return [*worker, "--workers", str(job.cpus), "--threads", "1"]
+    threads = str(max(1, job.cpus // job.gpus))
+    return [*worker, "--device", "gpu", "--gpus", "${CUDA_VISIBLE_DEVICES//,/ }", "--threads", threads]

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from render_farm.errors import RunError
 from render_farm.shards import Output, Receipt, Sample, read_parts, read_receipt, read_rows
+from render_farm.shards.manifest import MANIFEST_NAME
 from render_farm.shards.tables import Row
 
 COLUMNS = [
@@ -39,6 +40,9 @@ def choose_rows(output: Output, uids: Iterable[str] | None, drop_duplicates: boo
     Raises:
         RunError: there is no manifest, or a uid that it does not hold.
     """
+    if not output.exists(MANIFEST_NAME):
+        raise RunError(f"{output.url}: expected a manifest, found none; finish the run, or merge what is sealed with "
+                       "`turntable-farm manifest`")  # fmt: skip
     wanted = None if uids is None else set(uids)
     rows = [
         row

@@ -1,5 +1,6 @@
 """What the child tells its parent: one JSON object a line, on what was stdout when it started."""
 
+import ctypes
 import json
 import os
 import resource
@@ -69,3 +70,10 @@ def rss_bytes() -> int:
 def peak_bytes() -> int:
     """Peak resident memory of this process."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * PEAK_UNIT
+
+
+def trim_memory() -> None:
+    """Give freed memory back to the system, where the C library can (glibc): a large object leaves little behind."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)

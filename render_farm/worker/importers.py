@@ -69,7 +69,9 @@ def import_asset(path: str, suffix: str) -> None:
             if suffix == ".fbx":
                 _part_bones()
     except RuntimeError as error:
-        raise WorkerError("import-failed", f"Blender cannot import it: {_last_line(error)}") from error
+        raise WorkerError(
+            "import-failed", f"Blender cannot import it ({_last_line(error)}); export it again"
+        ) from error
 
 
 def _operator(suffix: str, path: str) -> Callable[..., Any]:
@@ -158,5 +160,6 @@ def _rendered(collection: bpy.types.Collection, layer: bpy.types.LayerCollection
 
 
 def _last_line(error: Exception) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    """What went wrong, without Blender's own place in its code, which it adds to an importer's traceback."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip() and not line.startswith("Location:")]
     return (lines[-1] if lines else type(error).__name__).removeprefix("Error: ")

@@ -31,7 +31,7 @@ from render_farm.worker import (
     textures,
     transparency,
 )
-from render_farm.worker.events import Events, WorkerError, peak_bytes, rss_bytes
+from render_farm.worker.events import Events, WorkerError, peak_bytes, rss_bytes, trim_memory
 from render_farm.worker.stages import Stages
 
 Facts = dict[str, Any]
@@ -83,6 +83,7 @@ def prepare(job: Job, stages: Stages) -> tuple[bpy.types.Scene, Facts, normalise
     with stages.stage("reset", "resetting"):
         # everything of the last object goes; preferences, which no asset can write, stay as `start` left them
         bpy.ops.wm.read_homefile(use_factory_startup=True, use_empty=True)
+        trim_memory()
         device = cycles.choose_device(job.device)
     with stages.stage("import", "importing"), stored.remember_stored() as restore:
         importers.import_asset(job.asset, job.suffix)

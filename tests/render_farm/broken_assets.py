@@ -117,9 +117,9 @@ def many(folder: Path) -> Path:
 
 # ------------------------------------------------------------------------------------------------ broken objects
 def bad_fbx(folder: Path) -> Path:
-    """Its header is right; its first node's end lies outside the file."""
+    """Its header is right, and nothing follows."""
     path = folder / "bad.fbx"
-    path.write_bytes(b"Kaydara FBX Binary  \x00\x1a\x00" + struct.pack("<I", 7400) + b"\xff" * 400)
+    path.write_bytes(b"Kaydara FBX Binary  \x00\x1a\x00" + struct.pack("<I", 7400) + bytes(400))
     return path
 
 
@@ -183,7 +183,11 @@ def moving(folder: Path) -> Path:
     times, places = np.array([0, 1], "<f4"), np.array([[0, 0, 0], [1, 0, 0]], "<f4")
 
     def change(document: dict[str, Any]) -> None:
-        start, view, accessor = document["buffers"][0]["byteLength"], len(document["bufferViews"]), len(document["accessors"])
+        start, view, accessor = (
+            document["buffers"][0]["byteLength"],
+            len(document["bufferViews"]),
+            len(document["accessors"]),
+        )
         document["bufferViews"] += [
             {"buffer": 0, "byteOffset": start, "byteLength": times.nbytes},
             {"buffer": 0, "byteOffset": start + times.nbytes, "byteLength": places.nbytes},

@@ -99,7 +99,7 @@ def test_refusals(tmp_path: Path, boxes: list[Entry], make_glb: Callable[..., Pa
     assert tasks["missing"].sha256 == tasks["folder"].sha256 == ""
     refusal = tasks["changed"].refusal
     assert refusal is not None
-    assert refusal.message.startswith("its bytes are not those that its source lists (sha256 ")
+    assert refusal.message.startswith("2.glb: expected the sha256 that its source lists, ")
 
 
 def test_budgets(boxes: list[Entry]) -> None:
@@ -114,13 +114,15 @@ def test_licences(boxes: list[Entry]) -> None:
     entries = [replace(e, provenance=Provenance(license=n)) for e, n in zip(boxes, names, strict=False)]
     tasks = look(entries, filters=Filters(licences=("CC0*", "CC-BY-4.0")))
     assert {task.uid for task in tasks.values() if task.refusal is None} == {"box00", "box01"}
-    assert tasks["box02"].refusal == Refusal(
-        "licence", "its licence CC-BY-NC-4.0 is none of CC0* CC-BY-4.0", "scanning"
-    )
-    assert tasks["box03"].refusal == Refusal(
-        "licence", "its licence is unknown, which is none of CC0* CC-BY-4.0", "scanning"
-    )
+    for uid, found in (("box02", "CC-BY-NC-4.0"), ("box03", "an unknown one")):
+        message = f"{uid}: expected a licence of CC0* CC-BY-4.0, found {found}; leave it out, or allow that licence"
+        assert tasks[uid].refusal == Refusal("licence", message, "scanning")
     assert look(entries, filters=Filters(licences=("?",)))["box03"].refusal is None
+
+
+def twin_of(first: str, uid: str) -> Refusal:
+    message = f"{uid}: expected each file once, found the bytes of {first}; leave one out, or set duplicates to keep"
+    return Refusal("duplicate", message, "scanning")
 
 
 def test_duplicates(boxes: list[Entry]) -> None:
@@ -131,7 +133,7 @@ def test_duplicates(boxes: list[Entry]) -> None:
     assert tasks["a"].refusal is None
     assert tasks["a"].key == task_key(tasks["a"].sha256, SPEC)
     for uid in "bc":
-        assert tasks[uid].refusal == Refusal("duplicate", "the same file as a, byte for byte", "scanning")
+        assert tasks[uid].refusal == twin_of("a", uid)
     assert len({task.key for task in tasks.values()}) == 4
     kept = look(twins, filters=Filters(duplicates="keep"))
     assert all(task.refusal is None for task in kept.values())
@@ -144,7 +146,7 @@ def test_known_objects(boxes: list[Entry], caplog: pytest.LogCaptureFixture) -> 
     caplog.set_level("INFO")
     later = look([*boxes[:6], replace(boxes[1], uid="copy")], known)
     assert sorted(later) == ["box04", "box05", "copy"]
-    assert later["copy"].refusal == Refusal("duplicate", "the same file as box01, byte for byte", "scanning")
+    assert later["copy"].refusal == twin_of("box01", "copy")
     assert "4 objects are in this run already and are passed over" in caplog.messages
 
 

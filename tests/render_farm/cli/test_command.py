@@ -12,7 +12,7 @@ import pytest
 
 from render_farm import cli
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 COMMAND = [sys.executable, "-m", "render_farm.cli"]
 
 
