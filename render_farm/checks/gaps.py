@@ -50,10 +50,11 @@ class Gaps:
 
 def find_gaps(orbit: Orbit, depth_m: Float[np.ndarray, "n h w"]) -> Gaps:
     """Hold every view against its partners. Points that cannot be compared (hidden, uneven, outside) are left out."""
-    points, steady = _points(orbit, depth_m)
+    points, own_normals, steady = _points(orbit, depth_m)
     partners = choose_partners(orbit)
     view, index = np.nonzero(steady)
-    each = [_hold(orbit, depth_m, view, points[view, index], partner[view]) for partner in partners.T]
+    point, own_normal = points[view, index], own_normals[view, index]
+    each = [_hold(orbit, depth_m, view, point, own_normal, partner[view]) for partner in partners.T]
     fields = ("view", "other", "point", "normal", "span_m", "gap_px")
     return Gaps(*(np.concatenate([getattr(gaps, name) for gaps in each]) for name in fields))
 
@@ -79,8 +80,9 @@ def view_angles_deg(orbit: Orbit) -> Float[np.ndarray, "n n"]:
     return np.degrees(np.arccos(np.clip(towards @ towards.T, -1, 1)))
 
 
-def _points(orbit: Orbit, depth_m: Float[np.ndarray, "n h w"]) -> tuple[Points, Bool[np.ndarray, "n m"]]:
-    """World points of a regular grid of pixels, and whether each lies on ground that is even around it."""
+def _points(orbit: Orbit, depth_m: Float[np.ndarray, "n h w"]) -> tuple[Points, Points, Bool[np.ndarray, "n m"]]:
+    """World points of a regular grid of pixels, normals (of any length) of their surface towards the camera, and whether
+    each lies on ground that is even around it."""
     rows, columns = _grid(orbit.height), _grid(orbit.width)
     v, u = np.meshgrid(rows, columns, indexing="ij")
     v, u = v.ravel(), u.ravel()
@@ -89,11 +91,22 @@ def _points(orbit: Orbit, depth_m: Float[np.ndarray, "n h w"]) -> tuple[Points, 
     steady = z > 0
     for dv, du in ((-1, -1), (-1, 0), (-1, 1), (0, -1), (0, 1), (1, -1), (1, 0), (1, 1)):
         steady &= np.abs(depth_m[:, v + dv, u + du] - z) <= limit
+    local = _local(orbit, depth_m, v, u)
+    right, left = _local(orbit, depth_m, v, u + 1), _local(orbit, depth_m, v, u - 1)
+    below, above = _local(orbit, depth_m, v + 1, u), _local(orbit, depth_m, v - 1, u)
+    normals = np.cross(below - above, right - left)  # +v down, +u right: towards the camera
+    turns = orbit.T_world_camera[:, :3, :3].transpose(0, 2, 1)
+    return local @ turns + orbit.T_world_camera[:, None, :3, 3], normals @ turns, steady
+
+
+def _local(
+    orbit: Orbit, depth_m: Float[np.ndarray, "n h w"], v: Int[np.ndarray, " m"], u: Int[np.ndarray, " m"]
+) -> Points:
+    """Points of some pixels in their cameras' axes."""
+    z = depth_m[:, v, u].astype(np.float64)
     x = (u + 0.5 - orbit.principal_px[0]) / orbit.focal_px
     y = (v + 0.5 - orbit.principal_px[1]) / orbit.focal_px
-    local = np.stack([x * z, y * z, z], -1)
-    poses = orbit.T_world_camera
-    return local @ poses[:, :3, :3].transpose(0, 2, 1) + poses[:, None, :3, 3], steady
+    return np.stack([x * z, y * z, z], -1)
 
 
 def _grid(size: int) -> Int[np.ndarray, " k"]:
@@ -106,11 +119,13 @@ def _hold(
     depth_m: Float[np.ndarray, "n h w"],
     view: Int[np.ndarray, " p"],
     point: Float[np.ndarray, "p 3"],
+    own_normal: Float[np.ndarray, "p 3"],
     other: Int[np.ndarray, " p"],
 ) -> Gaps:
     """Hold points of some views against one other view each (-1: none)."""
-    view, point, other = view[other >= 0], point[other >= 0], other[other >= 0]
+    view, point, own_normal, other = view[other >= 0], point[other >= 0], own_normal[other >= 0], other[other >= 0]
     poses = orbit.T_world_camera[other]
+    faces = np.einsum("pc,pc->p", own_normal, poses[:, :3, 3] - point) > 0
     local = np.einsum("pji,pj->pi", poses[:, :3, :3], point - poses[:, :3, 3])  # R^T (p - c)
     rays = local / local[:, 2:]
     u = orbit.focal_px * rays[:, 0] + orbit.principal_px[0] - 0.5  # the first pixel's centre is 0 here
@@ -121,7 +136,7 @@ def _hold(
     )
     view, point, other, rays = view[inside], point[inside], other[inside], rays[inside]
     surface = _surface(depth_m, other, u[inside], v[inside])
-    return _gaps(orbit, view, point, other, local[inside, 2], rays, surface)
+    return _gaps(orbit, view, point, other, local[inside, 2], rays, surface, faces[inside])
 
 
 @dataclass(frozen=True)
@@ -171,6 +186,7 @@ def _gaps(
     z: Float[np.ndarray, " p"],
     rays: Float[np.ndarray, "p 3"],
     surface: _Surface,
+    faces: Bool[np.ndarray, " p"],
 ) -> Gaps:
     """On rays (x, y, 1) the surface z(u, v) has the normal (z_u, z_v, -(z / f + x z_u + y z_v)), towards the camera.
 
@@ -179,7 +195,8 @@ def _gaps(
     """
     span = z / orbit.focal_px
     along = z - surface.depth_m  # behind the surface: positive
-    even = (surface.step_m <= MAX_SLOPE * span) & (along <= HIDDEN_M)
+    # the side of a box that faces away from the other view is hidden, however near its edge
+    even = (surface.step_m <= MAX_SLOPE * span) & (along <= HIDDEN_M) & faces
     facing = -(span + rays[:, 0] * surface.slope_u + rays[:, 1] * surface.slope_v)
     normal = np.stack([surface.slope_u, surface.slope_v, facing], -1)
     length = np.linalg.norm(normal, axis=1)

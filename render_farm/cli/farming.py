@@ -106,8 +106,8 @@ class Plan:
 
     def run(self) -> str:
         """Estimate, and return what goes to stdout."""
-        run = open_or_create(self)
         settings = self.farm.settings(self.spec.hdri_folder)
+        run = open_or_create(self)
         with stop_on_signals() as stop, farm_bar("sample", self.talk.quiet) as progress:
             estimate = plan(
                 run, settings, sample=self.sample, price_per_h=self.price_per_hour, scratch=self.farm.scratch,
@@ -145,8 +145,8 @@ class RunCommand:
 
     def run(self) -> str:
         """Render, and return what goes to stdout."""
-        run = open_or_create(self)
         settings = self.farm.settings(self.spec.hdri_folder)
+        run = open_or_create(self)
         if self.engine == "ray":
             from render_farm.engines.ray_cluster import run_on_ray
 

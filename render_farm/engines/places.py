@@ -59,9 +59,14 @@ def claim_place(run: Run, base: Path | None, shard: str) -> Path:
 
 
 def leave_place(place: Path) -> None:
-    """Remove a folder whose work is done, and the run's if it was the last."""
+    """Remove a folder whose work is done."""
     shutil.rmtree(place, ignore_errors=True)
-    with contextlib.suppress(OSError):  # others are at work
+
+
+def leave_claim(place: Path) -> None:
+    """Remove what `claim_place` made, and the run's folder around it if no other attempt is in it."""
+    leave_place(place)
+    with contextlib.suppress(OSError):
         place.parent.rmdir()
 
 
@@ -89,4 +94,4 @@ def _take(left: Path, target: Path | None) -> None:
             shutil.rmtree(doomed, ignore_errors=True)
 
 
-__all__ = ["claim_place", "leave_place", "run_name", "worker_place"]
+__all__ = ["claim_place", "leave_claim", "leave_place", "run_name", "worker_place"]

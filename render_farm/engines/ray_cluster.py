@@ -16,7 +16,7 @@ from typing import Any
 import ray
 
 from render_farm.blender import WORKER
-from render_farm.engines.places import claim_place, leave_place
+from render_farm.engines.places import claim_place, leave_claim
 from render_farm.engines.slurm import all_shards
 from render_farm.errors import RunError
 from render_farm.run.folder import Run
@@ -230,5 +230,5 @@ def _seal_one(order: Order, shard: str) -> ShardReport:
         settings = replace(settings, gpus=tuple(context.get_accelerator_ids().get("GPU", ())))
     place = claim_place(run, order.scratch, shard)
     summary = run_shards(run, [shard], settings, scratch=place, store_path=place / "state.sqlite", worker=order.worker)
-    leave_place(place)
+    leave_claim(place)
     return ShardReport(shard, summary.done, summary.failed, context.get_node_id())

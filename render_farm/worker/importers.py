@@ -49,6 +49,7 @@ IMPORTERS: dict[str, tuple[Importer, ...]] = {
     ".usdc": (USD,),
     ".usdz": (USD,),
     ".fbx": (OLD_FBX, NEW_FBX),
+    ".abc": (Importer("wm.alembic_import", {"as_background_job": False, "validate_meshes": False}),),
     ".dae": (Importer("wm.collada_import", {"import_units": False}, until=(5, 0, 0)),),
 }
 """By suffix; .blend is opened instead."""

@@ -25,6 +25,12 @@ def ball_depth(orbit: Orbit, radius_m: float) -> np.ndarray:
     return np.stack([_planar(camera, *_hit_ball(camera, (0, 0, 0), radius_m)[:1]) for camera in orbit.cameras])
 
 
+def box_depth(orbit: Orbit, half_m: float) -> np.ndarray:
+    """Depth of a cube around the origin."""
+    low, high = (-half_m,) * 3, (half_m,) * 3
+    return np.stack([_planar(camera, _hit_box(camera, low, high, 0.0)[0]) for camera in orbit.cameras])
+
+
 def _view(camera):
     hits = [_hit_box(camera, *box[:3]) for box in BOXES] + [_hit_ball(camera, *BALL[:2])]
     distance = np.stack([hit[0] for hit in hits])

@@ -9,7 +9,7 @@ from engine.geometry import RING24, rotation_about
 from render_farm.checks.agreement import CLOSED_PX, MIN_SAMPLES, measure_agreement
 from render_farm.checks.gaps import choose_partners, find_gaps, view_angles_deg
 from render_farm.checks.verdict import MEDIAN_PX, VIEW_PX
-from tests.render_farm.checks.body import ball_depth, body_images
+from tests.render_farm.checks.body import ball_depth, body_images, box_depth
 
 VIEW = 5
 
@@ -134,3 +134,12 @@ def test_partners_are_beside_and_across(body):
 def test_orbits_whose_views_share_nothing_are_not_compared(body, views):
     few = body.subset(views)
     assert measure_agreement(few.orbit, few.depth_m).median_px is None
+
+
+@pytest.mark.parametrize("views", [4, 5, 6])
+def test_a_box_seen_by_few_views_has_no_gaps(views):
+    """Its sides are seen by one view each: what is near an edge faces away from the next view, and is no gap in it."""
+    orbit = replace(RING24, views=views).orbit(10.0, 128, 128)
+    found = measure_agreement(orbit, box_depth(orbit, 0.5))
+    assert found.median_px is None or found.median_px < 0.01
+    assert found.worst_view_px is None or found.worst_view_px < CLOSED_PX

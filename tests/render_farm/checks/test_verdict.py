@@ -33,7 +33,7 @@ def test_a_right_orbit_passes_and_its_measures_are_json(body):
     assert measured["depth"]["outside_share"] == measured["depth"]["missing_share"] == 0
     assert measured["normals"]["away_share"] == 0
     assert measured["agreement"]["median_px"] < 0.01
-    assert len(verdict.quality["picture_hash"]) == 16
+    assert len(verdict.quality["picture_hash"]) == 63
 
 
 def test_without_depth_and_normals_their_checks_are_left_out(body):

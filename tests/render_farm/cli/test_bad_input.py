@@ -1,7 +1,5 @@
 """What cannot be done is said in one line, with exit status 1; usage errors are 2. Nothing is left behind. No Blender."""
 
-from pathlib import Path
-
 import pytest
 
 from render_farm.assets import FORMATS

@@ -86,6 +86,8 @@ def export(folder: Path) -> None:
     ops.wm.stl_export(filepath=str(folder / "object.stl"))
     for suffix in ("usd", "usda", "usdc", "usdz"):
         ops.wm.usd_export(filepath=str(folder / f"object.{suffix}"))
+    if bpy.app.build_options.alembic:
+        ops.wm.alembic_export(filepath=str(folder / "object.abc"), as_background_job=False)
     if hasattr(ops.wm, "collada_export") and bpy.app.version < (5, 0, 0):
         ops.wm.collada_export(filepath=str(folder / "object.dae"))
 
