@@ -129,7 +129,7 @@ def test_shards_that_cannot_be_sealed_are_told(tmp_path: Path, cluster: Any) -> 
     with pytest.raises(RunError) as caught:
         work(run, worker=worker(tmp_path, {"a_1": "refuse:no-gpu"}))
     assert str(caught.value) == (
-        f"1 of 6 shards could not be sealed ({shard}: this machine cannot render: refused as no-gpu [no-gpu]); the others "
+        f"1 of 6 shards could not be sealed ({shard}: this machine cannot render: a_1.ply: refused as no-gpu [no-gpu]); the others "
         "are: mend that and run again"
     )
     assert {receipt.shard for receipt in receipts(run)} == {*all_shards(run)} - {shard}
