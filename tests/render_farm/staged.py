@@ -98,7 +98,7 @@ class Ball:
             "animated": False,
         }
         quality: dict[str, Any] = {name: {"coverage": {"mean": 0.25}, "border": {"views": 0}} for name in names} | {
-            "picture_hash": self.picture_hash or hashlib.sha256(f"picture {self.uid}".encode()).hexdigest()[:16]
+            "picture_hash": self.picture_hash or hashlib.sha256(f"picture {self.uid}".encode()).hexdigest()[:63]
         }
         record = ObjectRecord(
             self.uid, self.task.key, self.shard, self.sha256, self.provenance, "done", attempts=1, seed=seed, orbits=names,
