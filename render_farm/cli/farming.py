@@ -237,7 +237,8 @@ def open_or_create(flags: Plan | RunCommand) -> Run:
     if Run.exists(flags.folder):
         run = Run.open(flags.folder)
         run.check(
-            run.spec if flags.spec == SpecFlags() else spec,
+            spec,
+            default=SpecFlags().spec(),
             filters=None if flags.filters == FilterFlags() else filters,
             shard_objects=None if flags.new.shard_objects == NewRunFlags().shard_objects else flags.new.shard_objects,
             out=flags.new.out,

@@ -146,9 +146,17 @@ class Run:
 
     def check(
         self, spec: RenderSpec, *, filters: Filters | None = None, shard_objects: int | None = None,
-        out: str | None = None,
+        out: str | None = None, default: RenderSpec | None = None,
     ) -> None:  # fmt: skip
-        """Raise RunError, naming the first field, unless this run was made with the same settings. None asks nothing."""
+        """Raise RunError, naming the first field, unless this run was made with the same settings.
+
+        Args:
+            spec: asked for.
+            filters: asked for; None asks nothing.
+            shard_objects: asked for; None asks nothing.
+            out: asked for; None asks nothing.
+            default: what `spec` is if nobody asks for anything: where the two agree, nothing is asked for.
+        """
         mine: dict[str, Any] = {"spec": json.loads(self.spec.canonical_json())}
         theirs: dict[str, Any] = {"spec": json.loads(spec.canonical_json())}
         if filters is not None:
@@ -158,7 +166,12 @@ class Run:
         if out is not None:
             mine["out"] = self.out_url
             theirs["out"] = out if "://" in out else str(Path(out).resolve())
-        for name, old, new in _differences(mine, theirs):
+        found = _differences(mine, theirs)
+        if default is not None:
+            unasked = {"spec": json.loads(default.canonical_json())}
+            asked = {name for name, _, _ in _differences(unasked, {"spec": theirs["spec"]})}
+            found = [each for each in found if not each[0].startswith("spec.") or each[0] in asked]
+        for name, old, new in found:
             raise RunError(f"{self.folder}: this run has {name} = {json.dumps(old)}, asked for is {json.dumps(new)}; all of a "
                            "run is made alike: leave that setting as it was, or choose another folder")  # fmt: skip
 

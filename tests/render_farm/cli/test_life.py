@@ -36,6 +36,7 @@ def test_running_again_finds_nothing_to_do(farmed):
     ("flags", "difference"),
     [
         ((*SPEC_FLAGS[:-1], "2"), "spec.samples = 1, asked for is 2"),
+        (("--samples", "2"), "spec.samples = 1, asked for is 2"),
         ((*SPEC_FLAGS, "--light", "area"), 'spec.light.kind = "uniform", asked for is "area"'),
         ((*SPEC_FLAGS, "--fov-deg", "40"), "spec.cameras.fov_deg = null, asked for is 40.0"),
         (("--tiny-coverage", "0.1"), "filters.tiny_coverage = 0.005, asked for is 0.1"),

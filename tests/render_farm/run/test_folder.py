@@ -112,6 +112,7 @@ def test_what_is_no_run_is_told(tmp_path):
 def test_another_spec_is_refused_by_the_field_that_differs(tmp_path, change, message):
     run = Run.create(tmp_path / "run", SPEC, Filters())
     run.check(SPEC)
+    run.check(RenderSpec(), default=RenderSpec())  # nothing is asked for
     with pytest.raises(RunError, match=message):
         run.check(dataclasses.replace(SPEC, **change))
 
