@@ -27,6 +27,8 @@ class Recovery:
 
     sealed: tuple[str, ...]
     """Shards whose receipt was there."""
+    reopened: tuple[str, ...]
+    """Shards that were sealed, and whose receipt is gone: somebody removed it to have them made anew."""
     returned: tuple[str, ...]
     """Uids that a dead process had leased."""
     adopted: tuple[str, ...]
@@ -42,23 +44,28 @@ def recover(store: Store, staging: Staging, output: Output, shards: Collection[s
         RunError: a receipt is damaged.
     """
     staging.clear_stale()
-    sealed = _find_receipts(store, output, shards)
+    sealed, reopened = _compare_receipts(store, output, shards)
     returned = store.take_back(owner)
     adopted, lost = _compare_staging(store, staging, shards)
-    found = Recovery(sealed, tuple(returned), tuple(adopted), tuple(lost))
-    counts = Counter({name: len(getattr(found, name)) for name in ("sealed", "returned", "adopted", "lost")})
+    found = Recovery(sealed, reopened, tuple(returned), tuple(adopted), tuple(lost))
+    counts = Counter(
+        {name: len(getattr(found, name)) for name in ("sealed", "reopened", "returned", "adopted", "lost")}
+    )
     if counts.total():
         log.info("put right: %s", ", ".join(f"{count} {name}" for name, count in counts.items() if count))
         store.note("recovered", str(dict(counts)))
     return found
 
 
-def _find_receipts(store: Store, output: Output, shards: Collection[str]) -> tuple[str, ...]:
-    known = store.sealed_shards()
-    new = tuple(shard for shard in list_receipts(output) if shard in shards and shard not in known)
+def _compare_receipts(store: Store, output: Output, shards: Collection[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    known, there = store.sealed_shards() & set(shards), set(list_receipts(output)) & set(shards)
+    new, gone = tuple(sorted(there - known)), tuple(sorted(known - there))
     for shard in new:
         store.seal(shard, read_receipt(output, shard).records)
-    return new
+    for shard in gone:
+        log.warning("shard %s has no receipt any more: its objects are rendered again", shard)
+        store.reopen(shard)
+    return new, gone
 
 
 def _compare_staging(store: Store, staging: Staging, shards: Collection[str]) -> tuple[list[str], list[str]]:

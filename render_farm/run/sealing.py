@@ -8,11 +8,11 @@ Killed between any two of these steps, the next scheduler goes on from what is t
 import logging
 import queue
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from engine.errors import TurntableError
-from render_farm.records import ObjectRecord
+from engine.errors import OrbitError, TurntableError
+from render_farm.records import ObjectRecord, Task
 from render_farm.run.staging import Staging
 from render_farm.run.store import Store
 from render_farm.shards.outputs import Output
@@ -94,8 +94,8 @@ class Sealer:
 
     def _seal_once(self, shard: str) -> bool:
         """Seal it, unless an object proves to be lost."""
-        records, staged, lost = [], {}, []
-        for row in self._store.rows(shard):
+        rows, records, staged, lost = self._store.rows(shard), [], {}, []
+        for row in rows:
             record: ObjectRecord | None = row.record
             if row.state == "staged":
                 record = self._staging.record(row.task, thorough=False)
@@ -104,15 +104,29 @@ class Sealer:
                 lost.append(row.task.uid)
             else:
                 records.append(record)
-        for uid in lost:
-            self._store.lost(shard, uid)
-            self._on_lost(shard, uid)
         if lost:
+            self._lose(shard, lost)
             return False
-        receipt = seal_shard(self._output, shard, records, staged, context=self._context)
+        try:
+            receipt = seal_shard(self._output, shard, records, staged, context=self._context)
+        except OrbitError:  # a staged picture has rotted since: look for it, and have its object rendered again
+            rotten = [row.task.uid for row in rows if row.task.uid in staged and self._is_rotten(row.task)]
+            if not rotten:
+                raise
+            self._lose(shard, rotten)
+            return False
         self._store.seal(shard, receipt.records)
         for uid in staged:
             self._staging.remove(shard, uid)
         self.sealed.append(shard)
         log.info("sealed shard %s: %d objects, %d bytes", shard, len(receipt.records), receipt.bytes)
         return True
+
+    def _lose(self, shard: str, uids: Sequence[str]) -> None:
+        for uid in uids:
+            self._staging.remove(shard, uid)
+            self._store.lost(shard, uid)
+            self._on_lost(shard, uid)
+
+    def _is_rotten(self, task: Task) -> bool:
+        return self._staging.record(task, thorough=True) is None

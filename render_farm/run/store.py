@@ -251,6 +251,14 @@ class Store:
                 [(record.outcome, shard, record.uid) for record in records],
             )
 
+    def reopen(self, shard: str) -> None:
+        """Forget a shard's seal and all of its tasks' fates: its receipt is gone."""
+        tasks = [row.task for row in self.rows(shard)]
+        with self._write() as db:
+            db.execute("DELETE FROM task WHERE shard = ?", (shard,))
+            db.execute("UPDATE shard SET sealed = NULL WHERE name = ?", (shard,))
+        self.register(tasks)
+
     # -------------------------------------------------------------------------------------------- questions
     def open_shards(self) -> list[str]:
         """Return the names of the shards that are not sealed, in order."""

@@ -16,7 +16,7 @@ ME = Owner.current()
 DEAD = Owner(ME.host, 2**22 + 1, 1.0)
 SHARD, NEXT = "000-000000", "000-000001"
 BALLS = (Ball("a"), Ball("b"), Ball("c", shard=NEXT))
-NOTHING = Recovery((), (), (), ())
+NOTHING = Recovery((), (), (), (), ())
 
 
 @pytest.fixture
@@ -42,7 +42,7 @@ def test_nothing_to_do(put_right):
 def test_rendering_when_it_died(store, staging, put_right):
     store.lease(SHARD, DEAD, 0)
     store.finishing(store.lease(SHARD, DEAD, 1))
-    assert put_right() == Recovery((), ("a", "b"), (), ())
+    assert put_right() == Recovery((), (), ("a", "b"), (), ())
     assert [row.state for row in store.rows(SHARD)] == ["pending", "pending"]
     assert put_right() == NOTHING
 
@@ -50,7 +50,7 @@ def test_rendering_when_it_died(store, staging, put_right):
 def test_staged_but_not_marked(store, staging, put_right):
     store.finishing(store.lease(SHARD, DEAD, 0))
     stage(staging, BALLS[0])
-    assert put_right() == Recovery((), ("a",), ("a",), ())
+    assert put_right() == Recovery((), (), ("a",), ("a",), ())
     row = store.rows(SHARD)[0]
     assert (row.state, row.attempts) == ("staged", 1)
     assert store.counts().bytes == staging.size_bytes(SHARD, "a")
@@ -68,7 +68,7 @@ def test_staged_not_marked_and_damaged(store, staging, put_right):
 
 def test_marked_but_gone(store, staging, put_right):
     store.staged(store.lease(SHARD, DEAD, 0), 10)
-    assert put_right() == Recovery((), (), (), ("a",))
+    assert put_right() == Recovery((), (), (), (), ("a",))
     assert (store.state(SHARD, "a"), store.counts().bytes) == ("pending", 0)
 
 
@@ -77,7 +77,7 @@ def test_sealed_but_not_marked(store, staging, tmp_path, put_right):
     store.staged(lease, 10)
     failed = Ball("b", refusal=Refusal("crash", "Blender was killed by SIGSEGV"))
     seal(staging, tmp_path, BALLS[0], failed)
-    assert put_right() == Recovery((SHARD,), (), (), ())
+    assert put_right() == Recovery((SHARD,), (), (), (), ())
     assert [row.state for row in store.rows(SHARD)] == ["sealed", "sealed"]
     assert (store.counts().done, store.counts().failed) == (1, 1)
     assert staging.find_staged() == []
@@ -100,7 +100,7 @@ def test_without_its_store_everything_is_found_again(store, staging, tmp_path, p
     again = Store(tmp_path / "state.sqlite", SPEC)
     again.register([ball.task for ball in BALLS])
     found = recover(again, staging, open_output(tmp_path / "out"), [SHARD, NEXT], ME)
-    assert found == Recovery((SHARD,), (), ("c",), ())
+    assert found == Recovery((SHARD,), (), (), ("c",), ())
     assert (again.counts().done, again.counts().pending) == (3, 0)
     again.close()
 
@@ -128,3 +128,14 @@ def test_a_damaged_receipt_is_told(staging, tmp_path, put_right):
         put_right()
     shutil.rmtree(tmp_path / "out" / "receipts")
     assert put_right().adopted == ("a", "b")
+
+
+def test_a_sealed_shard_whose_receipt_was_removed_is_open_again(store, staging, tmp_path, put_right):
+    seal(staging, tmp_path, *BALLS[:2])
+    put_right()
+    assert store.sealed_shards() == {SHARD}
+    (tmp_path / "out" / "receipts" / f"{SHARD}.json").unlink()
+    assert put_right().reopened == (SHARD,)
+    assert store.sealed_shards() == set()
+    assert [row.state for row in store.rows(SHARD)] == ["pending", "pending"]
+    assert put_right() == NOTHING

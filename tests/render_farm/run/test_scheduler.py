@@ -253,7 +253,8 @@ def test_a_blender_is_replaced_after_its_share_of_objects(tmp_path, started_pids
     assert len(started_pids()) == 3 + 5
 
 
-def test_a_staged_object_that_is_damaged_before_its_shard_is_sealed_is_rendered_again(tmp_path, monkeypatch):
+@pytest.mark.parametrize("name", ["record.json", "two.ring24.rgba_02.webp"])
+def test_a_staged_object_that_is_damaged_before_its_shard_is_sealed_is_rendered_again(tmp_path, monkeypatch, name):
     run = fake_run(tmp_path, WELL[:3])
     damaged: list[str] = []
 
@@ -261,7 +262,7 @@ def test_a_staged_object_that_is_damaged_before_its_shard_is_sealed_is_rendered_
         found = rows(store, shard)
         if not damaged:
             damaged.append(found[1].task.uid)
-            (run.folder / "staging" / f"{shard}.{damaged[0]}" / "record.json").write_text("{}")
+            (run.folder / "staging" / f"{shard}.{damaged[0]}" / name).write_text("{}")
         return found
 
     rows = Store.rows
