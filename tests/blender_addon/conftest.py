@@ -86,7 +86,7 @@ def orbit() -> Orbit:
     """Four cameras 24 degrees up, wide pictures, principal point well off the middle."""
     azimuths = np.array([15.0, 105.0, 195.0, 285.0])
     poses = np.stack([look_at(orbit_position(a, 24.0, 2.0), np.zeros(3)) for a in azimuths])
-    return Orbit("ring4", poses, azimuths, 24.0, 2.0, 48, 32, 44.5, (21.25, 17.75))
+    return Orbit("ring4", poses, azimuths, np.full(4, 24.0), np.full(4, 2.0), 48, 32, 44.5, (21.25, 17.75))
 
 
 @pytest.fixture(scope="session")
