@@ -7,6 +7,7 @@ Every node needs this package, the assets and the run's folder at the same paths
 
 import logging
 import os
+import socket
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -31,6 +32,7 @@ AHEAD = 2
 """Tasks waiting for each that can run: enough that no node idles, few enough that the queue stays small."""
 CANCEL_S = 20.0
 """For tasks to kill their Blenders when the driver is stopped."""
+KNOCK_S = 10.0
 LOOPBACK = "127.0.0.1"
 
 
@@ -179,8 +181,9 @@ def _connected(address: str | None) -> Iterator[None]:
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.WARNING}
     named = address or os.environ.get("RAY_ADDRESS")
     try:
+        _knock(named)
         ray.init(address=named or "auto", **quiet)
-    except (ConnectionError, RuntimeError, ValueError) as error:
+    except (OSError, RuntimeError, ValueError) as error:
         if named or not isinstance(error, ConnectionError):
             why = (str(error).strip().splitlines() or [type(error).__name__])[0]
             raise RunError(f"no Ray cluster answers at {named or 'auto'} ({why}); start one with `ray start --head`, or check "
@@ -232,3 +235,10 @@ def _seal_one(order: Order, shard: str) -> ShardReport:
     summary = run_shards(run, [shard], settings, scratch=place, store_path=place / "state.sqlite", worker=order.worker)
     leave_claim(place)
     return ShardReport(shard, summary.done, summary.failed, context.get_node_id())
+
+
+def _knock(address: str | None) -> None:
+    """Raise OSError where nobody listens at HOST:PORT: Ray's own attempt would end this very process."""
+    host, separator, port = (address or "").rpartition(":")
+    if separator and port.isdigit() and "/" not in host:
+        socket.create_connection((host, int(port)), timeout=KNOCK_S).close()
