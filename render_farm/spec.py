@@ -8,8 +8,9 @@ Everything that changes a picture is in `RenderSpec`; how it is computed (thread
 
 import hashlib
 import json
+import math
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal, get_args
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 Layout = Literal["ring24", "ring16", "hi3d", "hammersley", "random", "custom"]
 Fit = Literal["fixed", "sphere"]
@@ -52,10 +53,7 @@ class CameraSpec:
     """Of custom: azimuth in degrees, elevation in degrees, distance in metres of each view."""
 
     def __post_init__(self) -> None:
-        if self.layout not in get_args(Layout):
-            raise ValueError(f"layout must be one of {', '.join(get_args(Layout))}, got {self.layout!r}")
-        if self.fit not in get_args(Fit):
-            raise ValueError(f"fit must be one of {', '.join(get_args(Fit))}, got {self.fit!r}")
+        _check_choices(self)
         if (self.layout == "custom") != bool(self.places):
             raise ValueError(
                 f"places belong to layout custom, got layout {self.layout!r} with {len(self.places)} places"
@@ -68,15 +66,31 @@ class CameraSpec:
             raise ValueError(f"fov_deg must lie between 1 and 150, got {self.fov_deg}")
         if self.distance_m is not None and not 0.1 <= self.distance_m <= 50:
             raise ValueError(f"distance_m must lie between 0.1 and 50, got {self.distance_m}")
-        for name, elevation in (
-            ("elevation_deg", self.elevation_deg),
-            *(("places", place[1]) for place in self.places),
-        ):
-            if elevation is not None and not -90 <= elevation <= 90:
-                raise ValueError(f"{name} must lie between -90 and 90, got {elevation}")
+        if self.elevation_deg is not None and not -90 <= self.elevation_deg <= 90:
+            raise ValueError(f"elevation_deg must lie between -90 and 90, got {self.elevation_deg}")
+        for place in self.places:
+            _check_place(*place)
         low, high = self.elevation_range_deg or (0.0, 0.0)
         if not -90 <= low <= high <= 90:
             raise ValueError(f"elevation_range_deg must rise within -90 and 90, got {self.elevation_range_deg}")
+
+
+def _check_place(azimuth_deg: float, elevation_deg: float, distance_m: float) -> None:
+    if not math.isfinite(azimuth_deg):
+        raise ValueError(f"azimuths of places must be finite, got {azimuth_deg}")
+    if not -90 <= elevation_deg <= 90:
+        raise ValueError(f"elevations of places must lie between -90 and 90, got {elevation_deg}")
+    if not 0.1 <= distance_m <= 50:
+        raise ValueError(f"distances of places must lie between 0.1 and 50, got {distance_m}")
+
+
+def _check_choices(settings: object, **called: str) -> None:
+    """Raise ValueError for a field that has none of its type's values; `called` has other names for fields."""
+    for name, kind in get_type_hints(type(settings)).items():
+        value = getattr(settings, name)
+        if get_origin(kind) is Literal and value not in get_args(kind):
+            choices = ", ".join(get_args(kind))
+            raise ValueError(f"{called.get(name, name)} must be one of {choices}, got {value!r}")
 
 
 @dataclass(frozen=True)
@@ -102,8 +116,7 @@ class LightSpec:
     """What hdri draws from; not used otherwise."""
 
     def __post_init__(self) -> None:
-        if self.kind not in get_args(LightKind):
-            raise ValueError(f"light must be one of {', '.join(get_args(LightKind))}, got {self.kind!r}")
+        _check_choices(self, kind="light")
         if not 0 < self.strength <= 1000:
             raise ValueError(f"strength must lie between 0 and 1000, got {self.strength}")
         if self.kind == "hdri" and not self.hdris:
@@ -144,8 +157,9 @@ class AssetPolicy:
     """Larger files are refused as `too-large` before Blender is started."""
 
     def __post_init__(self) -> None:
-        if isinstance(self.frame, str) and self.frame not in ("first", "rest"):
-            raise ValueError(f"frame must be first, rest or a number, got {self.frame!r}")
+        _check_choices(self)
+        if self.frame not in ("first", "rest") and type(self.frame) is not int:
+            raise ValueError(f"frame must be first, rest or a whole number, got {self.frame!r}")
         for name in ("max_texture_px", "max_triangles", "max_file_bytes"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
@@ -179,6 +193,7 @@ class RenderSpec:
     """What is drawn is drawn from this; None derives it from the asset's bytes and the camera layout."""
 
     def __post_init__(self) -> None:
+        _check_choices(self)
         if not (8 <= self.width <= 8192 and 8 <= self.height <= 8192):
             raise ValueError(f"width and height must lie between 8 and 8192, got {self.width} x {self.height}")
         if not 1 <= self.samples <= 65536:
@@ -279,12 +294,16 @@ class Execution:
     """Of one child's temporary files; beyond it the child is ended with reason `disk-full`."""
 
     def __post_init__(self) -> None:
+        _check_choices(self)
         if self.threads < 1:
             raise ValueError(f"threads must be at least 1, got {self.threads}")
         for name in ("start_timeout_s", "import_timeout_s", "first_view_timeout_s", "view_timeout_s",
                      "heartbeat_timeout_s"):  # fmt: skip
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
+        for name in ("max_memory_bytes", "max_scratch_bytes"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
 
 
 def task_key(asset_sha256: str, spec: RenderSpec) -> str:

@@ -3,7 +3,7 @@
 pixels of A on a regular grid -> points (depth, camera A) -> pixels of B (camera B) -> gap to B's own surface there
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -24,6 +24,9 @@ HIDDEN_M = 0.05
 """A point this far behind B's surface is hidden from B: no error. In front of it there is no such excuse."""
 CAP_PX = 16.0
 """Larger errors are this, so that one stray pixel does not move a mean."""
+GRAZING = 0.1
+"""Cosine: a sheet that the other view sees within 6 degrees of its edge may leave no pixel there. That it is missed
+proves nothing."""
 MISS_REACH_PX = 2
 """A point that lands where B saw nothing within 2 px, though the whole object is in its picture, is 2 px off or more."""
 
@@ -125,7 +128,10 @@ def _hold(
     """Hold points of some views against one other view each (-1: none)."""
     view, point, own_normal, other = view[other >= 0], point[other >= 0], own_normal[other >= 0], other[other >= 0]
     poses = orbit.T_world_camera[other]
-    faces = np.einsum("pc,pc->p", own_normal, poses[:, :3, 3] - point) > 0
+    towards = poses[:, :3, 3] - point
+    facing = np.einsum("pc,pc->p", own_normal, towards)
+    faces = facing > 0
+    grazing = np.abs(facing) < GRAZING * np.linalg.norm(own_normal, axis=1) * np.linalg.norm(towards, axis=1)
     local = np.einsum("pji,pj->pi", poses[:, :3, :3], point - poses[:, :3, 3])  # R^T (p - c)
     rays = local / local[:, 2:]
     u = orbit.focal_px * rays[:, 0] + orbit.principal_px[0] - 0.5  # the first pixel's centre is 0 here
@@ -136,6 +142,7 @@ def _hold(
     )
     view, point, other, rays = view[inside], point[inside], other[inside], rays[inside]
     surface = _surface(depth_m, other, u[inside], v[inside])
+    surface = replace(surface, missed=surface.missed & ~grazing[inside])
     return _gaps(orbit, view, point, other, local[inside, 2], rays, surface, faces[inside])
 
 

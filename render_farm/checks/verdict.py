@@ -185,7 +185,7 @@ def _judge_depth(where: str, depth: DepthFacts) -> list[_Note]:
     elif depth.outside_share > OUTSIDE_SHARE:
         found = (f"expected depths within 0.88 m of each camera's distance, found {depth.nearest_m:.3f} to "
                  f"{depth.farthest_m:.3f} m, {depth.outside_share:.1%} of them outside")  # fmt: skip
-        fix = "the object is larger than the box that was measured: try bounds all-frames or another frame"
+        fix = "more shows than was measured: hair, displacement, or nodes that differ in the viewport; apply them"
     elif depth.missing_share > MISSING_SHARE:
         found = f"expected depth where the object is solid, found none on {depth.missing_share:.1%} of those pixels"
     elif depth.surplus_share > SURPLUS_SHARE:
@@ -196,6 +196,7 @@ def _judge_depth(where: str, depth: DepthFacts) -> list[_Note]:
 
 
 def _judge_normals(where: str, normals: NormalFacts) -> list[_Note]:
+    fix = "render it again, and report it if that does not help"
     if not normals.finite:
         found = "expected finite normals, found NaN or infinite ones"
     elif normals.not_unit_share > NOT_UNIT_SHARE:
@@ -204,9 +205,10 @@ def _judge_normals(where: str, normals: NormalFacts) -> list[_Note]:
         found = f"expected normals where the object is solid, found none on {normals.missing_share:.1%} of those pixels"
     elif normals.away_share > AWAY_SHARE:
         found = f"expected normals that face their camera, found {normals.away_share:.1%} facing away"
+        fix = "its faces or its vertex normals are inside out: recalculate them"
     else:
         return []
-    return [_Note("bad-normals", f"{where}: {found}; render it again, and report it if that does not help", True)]
+    return [_Note("bad-normals", f"{where}: {found}; {fix}", True)]
 
 
 def _judge_agreement(where: str, agreement: Agreement) -> list[_Note]:

@@ -7,10 +7,7 @@ Counts = dict[bpy.types.Collection, int]
 
 
 def estimate_triangles(objects: list[bpy.types.Object]) -> int:
-    """Return the triangles of meshes with their subdivisions, arrays and collection instances.
-
-    Also makes the viewport's subdivision that of a render, since the one is measured and the other is seen.
-    """
+    """Return the triangles that a render will have of meshes with subdivisions, arrays and collection instances."""
     counts: Counts = {}
     return sum(_of_object(item, counts) for item in objects)
 
@@ -22,10 +19,9 @@ def _of_object(item: bpy.types.Object, counts: Counts) -> int:
         total = corners - 2 * len(item.data.polygons)
         for modifier in item.modifiers:
             if modifier.type in {"SUBSURF", "MULTIRES"}:
-                modifier.show_viewport = modifier.show_render
-                modifier.levels = modifier.render_levels
-                if modifier.show_render and modifier.levels:  # every corner becomes a quad, then every quad four
-                    corners, total = corners * 4**modifier.levels, 2 * corners * 4 ** (modifier.levels - 1)
+                levels = modifier.render_levels
+                if modifier.show_render and levels:  # every corner becomes a quad, then every quad four
+                    corners, total = corners * 4**levels, 2 * corners * 4 ** (levels - 1)
             elif modifier.type == "ARRAY" and modifier.show_render and modifier.fit_type == "FIXED_COUNT":
                 corners, total = corners * modifier.count, total * modifier.count
     if item.instance_type == "COLLECTION" and item.instance_collection is not None:

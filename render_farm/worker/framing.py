@@ -12,7 +12,7 @@ import bpy
 import numpy as np
 
 from render_farm.job import Job, OrbitJob, ViewJob
-from render_farm.worker.shapes import Shape
+from render_farm.worker.shapes import Shape, has_faceless
 
 CELLS = 256
 """A side of the unit box: points are thinned to one for each cell that holds any, so that millions cost no more."""
@@ -52,11 +52,9 @@ def _cells(shape: Shape, normalise: Any) -> Any:
 
 
 def _unknown(scene: bpy.types.Scene, shapes: list[Shape]) -> bool:
-    faceless = {"CURVES", "VOLUME", "POINTCLOUD", "GPENCIL", "GREASEPENCIL"}
-    items = [instance.object for instance in scene.view_layers[0].depsgraph.object_instances]
-    if any(item.type in faceless or item.particle_systems for item in items):
-        return True
-    return any(material.displacement_method != "BUMP" for shape in shapes for material in shape.materials)
+    return has_faceless(scene.view_layers[0].depsgraph) or any(
+        material.displacement_method != "BUMP" for shape in shapes for material in shape.materials
+    )
 
 
 def rectangle(found: Outline, job: Job, orbit: OrbitJob, view: ViewJob) -> tuple[int, int, int, int]:

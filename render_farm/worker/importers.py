@@ -117,17 +117,26 @@ def _part_bones() -> None:
             bpy.ops.object.mode_set(mode="OBJECT")
 
 
-def drop_lights_and_cameras() -> dict[str, int]:
-    """Switch off every light of the file, those inside instanced collections too; return how much is left out."""
+def drop_helpers() -> tuple[dict[str, int], list[str]]:
+    """Switch off every light of the file, and what helps its own render without being seen (shadow catchers, holdouts,
+    what cameras do not see), inside instanced collections too; return what is left out as facts and as sentences."""
     kinds = [item.type for item in bpy.data.objects]
+    unseen = []
     for item in bpy.data.objects:
         if item.type in {"LIGHT", "LIGHT_PROBE"} or item.hide_viewport:
             item.hide_render = True  # what only a render would show cannot be measured: both show the same
+        elif item.type not in NOT_RENDERED and _is_helper(item) and not item.hide_render:
+            item.hide_render = True
+            unseen.append(f"object {item.name!r} is left out: it is made not to be seen")
     for collection in bpy.data.collections:
         collection.hide_render |= collection.hide_viewport
     for light in bpy.data.lights:
         light.energy = 0.0
-    return {"lights_dropped": kinds.count("LIGHT"), "cameras_dropped": kinds.count("CAMERA")}
+    return {"lights_dropped": kinds.count("LIGHT"), "cameras_dropped": kinds.count("CAMERA")}, unseen
+
+
+def _is_helper(item: bpy.types.Object) -> bool:
+    return bool(item.is_shadow_catcher or item.is_holdout or not item.visible_camera)
 
 
 def visible_objects(scene: bpy.types.Scene, view_layer: bpy.types.ViewLayer) -> list[bpy.types.Object]:

@@ -16,8 +16,9 @@ from mathutils import Vector
 
 from render_farm.worker.events import WorkerError
 
-PREFIX = "Turntable "
-"""Of the names of everything made here, by which the last orbit's light is found and removed."""
+MARK = "_turntable_farm_light"
+"""Custom property of everything made here, by which the last orbit's light is found and removed. Not a name: assets
+have names like ours."""
 
 
 def set_light(scene: bpy.types.Scene, light: Mapping[str, Any], hdri_folder: Path | None) -> None:
@@ -40,13 +41,13 @@ def set_light(scene: bpy.types.Scene, light: Mapping[str, Any], hdri_folder: Pat
 
 def _clear() -> None:
     for collection in (bpy.data.objects, bpy.data.lights, bpy.data.worlds, bpy.data.images):
-        for item in [item for item in collection if item.name.startswith(PREFIX)]:
+        for item in [item for item in collection if MARK in item]:
             collection.remove(item)
 
 
 def _white_sky(strength: float) -> bpy.types.World:
-    world = bpy.data.worlds.new(PREFIX + "sky")
-    world.use_nodes = True
+    world = bpy.data.worlds.new("Turntable sky")
+    world[MARK], world.use_nodes = True, True
     background = next(node for node in world.node_tree.nodes if node.type == "BACKGROUND")
     background.inputs["Color"].default_value = (1.0, 1.0, 1.0, 1.0)
     background.inputs["Strength"].default_value = strength
@@ -59,7 +60,7 @@ def _picture_sky(path: Path, rotation_deg: float, strength: float) -> bpy.types.
     background = next(node for node in tree.nodes if node.type == "BACKGROUND")
     picture = tree.nodes.new("ShaderNodeTexEnvironment")
     picture.image = bpy.data.images.load(str(path))
-    picture.image.name = PREFIX + path.stem
+    picture.image[MARK] = True
     place = tree.nodes.new("ShaderNodeTexCoord")
     turn = tree.nodes.new("ShaderNodeMapping")
     # the direction that is looked up turns one way, the picture the other
@@ -94,7 +95,7 @@ def hdri_path(name: str, sha256: str, folder: Path | None) -> Path:
 
 
 def _lamp(lamp: Mapping[str, float], strength: float) -> bpy.types.Object:
-    data = bpy.data.lights.new(PREFIX + "lamp", "AREA")
+    data = bpy.data.lights.new("Turntable lamp", "AREA")
     data.shape = "SQUARE"
     data.size = lamp["size_m"]
     data.energy = lamp["power_w"] * strength
@@ -102,7 +103,8 @@ def _lamp(lamp: Mapping[str, float], strength: float) -> bpy.types.Object:
     azimuth, elevation = np.radians(lamp["azimuth_deg"]), np.radians(lamp["elevation_deg"])
     # azimuth 0 stands at -Y and grows counter-clockwise seen from above, as cameras do
     direction = Vector((np.cos(elevation) * np.sin(azimuth), -np.cos(elevation) * np.cos(azimuth), np.sin(elevation)))
-    item = bpy.data.objects.new(PREFIX + "lamp", data)
+    item = bpy.data.objects.new("Turntable lamp", data)
+    data[MARK] = item[MARK] = True
     item.location = direction * lamp["distance_m"]
     item.rotation_euler = direction.to_track_quat("Z", "Y").to_euler()  # lamps shine along their -Z
     item.visible_camera = False  # between camera and object it would show

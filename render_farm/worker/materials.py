@@ -10,6 +10,7 @@ roughness and metalness likewise.
 """
 
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 import bpy
@@ -26,23 +27,37 @@ AOVS = {
 EXTRACTS: dict[str, Extract] = {"albedo": base_colour, "material": roughness_metallic}
 
 
-def colour_bare_meshes() -> None:
-    """Show the vertex colours of meshes that have no material (PLY, some OBJ): Blender would leave them grey."""
+def colour_bare_meshes(picture: Path | None = None) -> None:
+    """Give meshes without a material (PLY, some OBJ), which Blender leaves grey, their picture or their vertex colours.
+
+    Args:
+        picture: that the file names; for meshes with texture coordinates.
+    """
     for mesh in bpy.data.meshes:
-        if any(mesh.materials) or not mesh.color_attributes:
+        if any(mesh.materials):
             continue
-        colours = mesh.color_attributes.active_color or mesh.color_attributes[0]
-        material = bpy.data.materials.new(f"{mesh.name} colours")
-        material.use_nodes = True
-        nodes, links = material.node_tree.nodes, material.node_tree.links
-        attribute = nodes.new("ShaderNodeVertexColor")
-        attribute.layer_name = colours.name
-        shader = next(node for node in nodes if node.type == "BSDF_PRINCIPLED")
-        links.new(attribute.outputs["Color"], shader.inputs["Base Color"])
-        if mesh.materials:
-            mesh.materials[0] = material
+        if picture is not None and picture.is_file() and mesh.uv_layers:
+            tree, shader = _new_material(mesh, "picture")
+            node = tree.nodes.new("ShaderNodeTexImage")
+            node.image = bpy.data.images.load(str(picture), check_existing=True)
+        elif mesh.color_attributes:
+            tree, shader = _new_material(mesh, "colours")
+            node = tree.nodes.new("ShaderNodeVertexColor")
+            node.layer_name = (mesh.color_attributes.active_color or mesh.color_attributes[0]).name
         else:
-            mesh.materials.append(material)
+            continue
+        tree.links.new(node.outputs["Color"], shader.inputs["Base Color"])
+
+
+def _new_material(mesh: bpy.types.Mesh, name: str) -> tuple[Any, Any]:
+    """Node tree and Principled shader of the mesh's first material, made for it."""
+    material = bpy.data.materials.new(f"{mesh.name} {name}")
+    material.use_nodes = True
+    if mesh.materials:
+        mesh.materials[0] = material
+    else:
+        mesh.materials.append(material)
+    return material.node_tree, next(node for node in material.node_tree.nodes if node.type == "BSDF_PRINCIPLED")
 
 
 def add_outputs(materials: Iterable[bpy.types.Material], passes: tuple[str, ...]) -> list[str]:
@@ -55,6 +70,7 @@ def add_outputs(materials: Iterable[bpy.types.Material], passes: tuple[str, ...]
     wanted = [name for name in EXTRACTS if name in passes]
     if not wanted:
         return []
+    _remove_outputs()
     done: set[Any] = set()
     return [
         f"material {material.name!r} has a shader that cannot be read: albedo is taken from Blender's passes, "
@@ -62,6 +78,14 @@ def add_outputs(materials: Iterable[bpy.types.Material], passes: tuple[str, ...]
         for material in materials
         if material.node_tree is not None and not _add_outputs(material.node_tree, wanted, done)
     ]
+
+
+def _remove_outputs() -> None:
+    """A .blend may have AOVs of its own, which would add to ours where they have the same names."""
+    trees = [material.node_tree for material in bpy.data.materials if material.node_tree is not None]
+    for tree in [*trees, *(group for group in bpy.data.node_groups if group.bl_idname == "ShaderNodeTree")]:
+        for node in [node for node in tree.nodes if node.type == "OUTPUT_AOV"]:
+            tree.nodes.remove(node)
 
 
 def _add_outputs(tree: Any, wanted: list[str], done: set[Any]) -> bool:

@@ -3,9 +3,11 @@
 The visible objects go into one collection outside the scene, and the scene holds a single empty that instances it.
 Scaling the instance moves the *evaluated* result as one rigid thing, whatever made it: several roots, unapplied
 transforms, armatures, constraints and drivers that think in world space (which re-parenting would break), instances
-of instances.
+of instances. It is moved first and scaled then, by two empties, one inside the other: Blender multiplies transforms in
+32 bits, and one product of both would put an object that stands far from the origin beside its place.
 
-    objects -> collection "Asset" <- instanced by an empty: p_normalised = scale * (p_asset - centre)
+    objects -> collection "Asset" <- empty, - centre -> collection "Centred" <- empty, * scale
+    p_normalised = scale * (p_asset - centre)
 """
 
 from collections.abc import Mapping
@@ -16,16 +18,18 @@ import bpy
 import numpy as np
 from mathutils import Matrix
 
+from render_farm.worker import parity
 from render_farm.worker.budget import estimate_triangles
 from render_farm.worker.events import WorkerError
 from render_farm.worker.posing import Pose, go_to
-from render_farm.worker.shapes import Shape, box, mesh_hash, shapes
+from render_farm.worker.shapes import Shape, box, has_faceless, mesh_hash, shapes
 
 SMALLEST_SIDE = 1e-9
 """Asset units; below this float32 geometry is a point."""
 LARGEST_SIDE = 1e12
 MOST_CHECKED = 200
 """Surfaces; of a million leaves the first ones tell as much."""
+UNMEASURED = ("its hair, points or volumes were not measured: they may reach beyond the unit box",)
 OFF_UNIT = 1e-3
 """How far the normalised object may be from where it belongs before we call it our own mistake."""
 
@@ -70,7 +74,8 @@ def place(scene: bpy.types.Scene, objects: list[bpy.types.Object], pose: Pose, p
     """
     limit = int(policy["max_triangles"])
     _check_count(estimate_triangles(objects), limit)
-    holder = _instance(scene, objects)
+    parity.measure_what_renders()
+    mover, scaler = _instance(scene, objects)
     low, high = np.full(3, np.inf), np.full(3, -np.inf)
     for frame in pose.sampled:
         if frame != pose.frame:
@@ -86,26 +91,37 @@ def place(scene: bpy.types.Scene, objects: list[bpy.types.Object], pose: Pose, p
     _check_box(low, high, triangles, len(objects))
     centre = (low + high) / 2
     scale = 1.0 / float((high - low).max())
-    matrix = Matrix.Scale(scale, 4) @ Matrix.Translation((-centre).tolist())
-    holder.matrix_world = matrix
-    _check_placed(scene, found, np.array(matrix))
+    matrix = np.diag([scale, scale, scale, 1.0])
+    matrix[:3, 3] = -scale * centre
+    rounded = centre.astype(np.float32).astype(np.float64)
+    mover.matrix_world = Matrix.Translation((-rounded).tolist())
+    scaler.matrix_world = Matrix.Translation((scale * (rounded - centre)).tolist()) @ Matrix.Scale(scale, 4)
+    _check_placed(scene, found, matrix)
     x, y, z = centre.tolist()
     instances = len(found) > len(objects) or len({id(shape.points) for shape in found}) < len(found)
     facts = {
         "scale": scale, "centre": (x, y, z), "triangles": triangles, "objects": len(objects), "instances": instances,
-        "mesh_hash": mesh_hash(found, np.array(matrix, np.float64)),
+        "mesh_hash": mesh_hash(found, matrix),
     }  # fmt: skip
-    return Placed(facts, (), found, np.array(matrix, np.float64))
+    return Placed(facts, UNMEASURED if has_faceless(_depsgraph(scene)) else (), found, matrix)
 
 
-def _instance(scene: bpy.types.Scene, objects: list[bpy.types.Object]) -> bpy.types.Object:
-    collection = bpy.data.collections.new("Asset")
+def _instance(scene: bpy.types.Scene, objects: list[bpy.types.Object]) -> tuple[bpy.types.Object, bpy.types.Object]:
+    """The inner empty, which moves, and the outer one, which scales."""
+    mover = _empty("Asset", objects)
+    scaler = _empty("Centred", [mover])
+    scene.collection.objects.link(scaler)
+    return mover, scaler
+
+
+def _empty(name: str, objects: list[bpy.types.Object]) -> bpy.types.Object:
+    """An empty that instances these objects."""
+    collection = bpy.data.collections.new(name)
     for item in objects:
         collection.objects.link(item)
-    holder = bpy.data.objects.new("Asset", None)
+    holder = bpy.data.objects.new(name, None)
     holder.instance_type = "COLLECTION"
     holder.instance_collection = collection
-    scene.collection.objects.link(holder)
     return holder
 
 

@@ -4,12 +4,15 @@ import re
 from pathlib import Path
 from urllib.parse import unquote, urlparse
 
+import bpy
+
 HEAD_BYTES = 1 << 16
 """An OBJ names its material libraries before its first face."""
 
 
 def missing_references(path: Path, suffix: str) -> list[str]:
-    """Return one sentence for each file that an OBJ (materials) or a Collada file (textures) lacks."""
+    """Return one sentence for each file that an OBJ (materials), a PLY or Collada file (textures) or a .blend (libraries)
+    lacks."""
     if suffix == ".obj":
         with path.open("rb") as file:
             head = file.read(HEAD_BYTES).decode(errors="replace")
@@ -28,4 +31,23 @@ def missing_references(path: Path, suffix: str) -> list[str]:
             for place in (path.parent / unquote(urlparse(uri.strip()).path) for uri in uris)
             if not place.is_file()
         ]
+    if suffix == ".ply":
+        name = ply_texture(path)
+        gone = name is not None and not (path.parent / name).is_file()
+        return [f"texture {name!r} is missing: rendered with a neutral colour"] if gone else []
+    if suffix == ".blend":
+        libraries = [Path(bpy.path.abspath(library.filepath)) for library in bpy.data.libraries]
+        return [
+            f"library {library.name!r} is missing: what it holds is left out"
+            for library in libraries
+            if not library.is_file()
+        ]
     return []
+
+
+def ply_texture(path: Path) -> str | None:
+    """Return the picture that a PLY names as MeshLab does, in a comment of its header."""
+    with path.open("rb") as file:
+        head = file.read(HEAD_BYTES).partition(b"end_header")[0].decode(errors="replace")
+    found = re.search(r"^comment[ \t]+TextureFile[ \t]+(.+?)\s*$", head, re.MULTILINE | re.IGNORECASE)
+    return found[1] if found else None

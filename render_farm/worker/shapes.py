@@ -9,8 +9,12 @@ import bpy
 import numpy as np
 
 HAVE_FACES = frozenset({"MESH", "CURVE", "SURFACE", "FONT", "META"})
+FACELESS = frozenset({"CURVES", "VOLUME", "POINTCLOUD", "GPENCIL", "GREASEPENCIL"})
+"""What renders without them."""
 CHUNK = 1 << 20
 """Triangles whose moments are computed at a time."""
+NO_SIZE = 1e-12
+"""Factor below which a transform leaves nothing of an object."""
 STEP = 1e-4
 """What is equal to this, in the unit box, is equal."""
 CUBATURE = np.array([[1 / 3, 1 / 3, 1 / 3], [0.6, 0.2, 0.2], [0.2, 0.6, 0.2], [0.2, 0.2, 0.6]])
@@ -46,18 +50,38 @@ def shapes(graph: bpy.types.Depsgraph, *, only_places: bool = False) -> list[Sha
     known: dict[int, tuple[Any, Any]] = {}
     found = []
     for instance in graph.object_instances:
-        item = instance.object
-        if not instance.show_self or item.type not in HAVE_FACES or item.hide_render:
+        item, matrix = instance.object, np.array(instance.matrix_world, np.float64)
+        if not instance.show_self or item.type not in HAVE_FACES or _hidden(instance):
             continue
+        if np.abs(matrix[:3, :3]).max() < NO_SIZE:
+            continue  # animations hide things so: a point that is not there must not count for the box
         if only_places:
-            found.append(Shape(None, None, np.array(instance.matrix_world, np.float64), ()))
+            found.append(Shape(None, None, matrix, ()))
             continue
         points, corners = _triangles(item, known)
         if len(corners):
             slots = [slot.material for slot in item.material_slots] or list(getattr(item.data, "materials", ()))
             materials = tuple(material.original for material in slots if material is not None)
-            found.append(Shape(points, corners, np.array(instance.matrix_world, np.float64), materials))
+            found.append(Shape(points, corners, matrix, materials))
     return found
+
+
+def has_faceless(graph: bpy.types.Depsgraph) -> bool:
+    """Whether anything renders that has no triangles, and so no measured extent: hair, points, volumes."""
+    items = (instance.object for instance in graph.object_instances)
+    return any(item.type in FACELESS or _has_strands(item) for item in items)
+
+
+def _has_strands(item: Any) -> bool:
+    return any(system.settings.render_type == "PATH" for system in item.particle_systems)
+
+
+def _hidden(instance: Any) -> bool:
+    """Whether a render leaves it out. What particles, vertices and nodes instance shows even if it is hidden itself."""
+    scattered = instance.is_instance and (
+        instance.particle_system is not None or instance.parent.instance_type != "COLLECTION"
+    )
+    return bool(instance.object.hide_render and not scattered)
 
 
 def _triangles(item: Any, known: dict[int, tuple[Any, Any]]) -> tuple[Any, Any]:

@@ -2,7 +2,8 @@
 
 importers.py    file -> objects in an empty session
 posing.py       frame or rest pose; nothing moves afterwards
-normalise.py    what is visible -> one collection, instanced into the unit frame (shapes.py measures it)
+normalise.py    what is visible -> one collection, instanced into the unit frame (shapes.py measures it, parity.py sees
+                to it that what is measured is what renders)
 textures.py     missing ones -> neutral, large ones -> smaller      references.py  files never mentioned
 transparency.py opacity as the policy says
 appearance.py   what the materials look like, in facts
@@ -88,8 +89,9 @@ def prepare(job: Job, stages: Stages) -> tuple[bpy.types.Scene, Facts, normalise
     with stages.stage("import", "importing"), stored.remember_stored() as restore:
         importers.import_asset(job.asset, job.suffix)
     with stages.stage("measure", "posing and measuring"):
-        materials.colour_bare_meshes()
-        dropped = importers.drop_lights_and_cameras()
+        picture = references.ply_texture(asset) if job.suffix == ".ply" else None
+        materials.colour_bare_meshes(None if picture is None else asset.parent / picture)
+        dropped, unseen = importers.drop_helpers()
         pose = posing.pose(bpy.context.scene, policy, restore)
         objects = importers.visible_objects(bpy.context.scene, bpy.context.view_layer)
         scene = normalise.new_scene(bpy.context.scene)
@@ -100,13 +102,17 @@ def prepare(job: Job, stages: Stages) -> tuple[bpy.types.Scene, Facts, normalise
             raise WorkerError("missing-textures", f"{gone[0].split(':')[0]}; put the file beside it, or allow neutral "
                               "colours")  # fmt: skip
         shrunk = textures.shrink(int(policy["max_texture_px"]))
+        if job.suffix in {".glb", ".gltf"}:
+            textures.part_colours_from_data()
         used = placed.materials()
         see_through = transparency.apply(used, policy["transparent"])
         looks = appearance.look(used)
         unread = materials.add_outputs(used, job.passes)
     with stages.stage("setup", "setting up"):
         cycles.set_up(scene, job)
-    warnings = sorted({*gone, *pose.warnings, *placed.warnings, *shrunk.warnings, *see_through.warnings, *unread})
+    warnings = sorted(
+        {*gone, *unseen, *pose.warnings, *placed.warnings, *shrunk.warnings, *see_through.warnings, *unread}
+    )
     return scene, {
         **placed.facts, **pose.facts, **dropped, **shrunk.facts, **looks, "transparent": see_through.found,
         "device": device, "warnings": warnings,

@@ -67,8 +67,15 @@ def read_surface(tree: Any, socket: Any, extract: Extract) -> Surface | None:
         first, second = (read_surface(tree, node.inputs[i], extract) for i in (1, 2))
         return _mixed(tree, node, first, second)
     if node.type == "ADD_SHADER":
-        return read_surface(tree, node.inputs[0], extract) or read_surface(tree, node.inputs[1], extract)
+        first, second = sorted(node.inputs[:2], key=_glows)
+        return read_surface(tree, first, extract) or read_surface(tree, second, extract)
     return None
+
+
+def _glows(socket: Any) -> int:
+    """Of a sum of shaders the reflecting one has the base colour; of light and nothing, the light."""
+    feed = source(socket)
+    return {"EMISSION": 1, "BSDF_TRANSPARENT": 2}.get(feed.node.type, 0) if feed is not None else 3
 
 
 def _mixed(tree: Any, node: Any, first: Surface | None, second: Surface | None) -> Surface | None:

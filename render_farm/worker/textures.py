@@ -6,6 +6,8 @@ from typing import Any
 
 import bpy
 
+from render_farm.worker.nodes import upstream
+
 NEUTRAL = (0.8, 0.8, 0.8, 1.0)
 """Blender's own default base colour, linear."""
 
@@ -41,6 +43,29 @@ def _shrink(image: bpy.types.Image, limit_px: int) -> str:
     return f"{_name(image)} was made smaller: {before[0]} x {before[1]} to {width} x {height} pixels"
 
 
+def part_colours_from_data() -> None:
+    """Give colours of a glTF a picture of their own where the same one also holds data.
+
+    Blender's importer then declares the picture, which is one for both, to be data, and the colours turn pale.
+    """
+    copies: dict[bpy.types.Image, bpy.types.Image] = {}
+    for _, tree in _trees():
+        for node in _coloured(tree):
+            if node.image is not None and node.image.colorspace_settings.is_data:
+                if node.image not in copies:
+                    copies[node.image] = node.image.copy()
+                    copies[node.image].colorspace_settings.name = "sRGB"
+                node.image = copies[node.image]
+
+
+def _coloured(tree: Any) -> Iterator[Any]:
+    """Image nodes that colour surfaces."""
+    for shader in [node for node in tree.nodes if node.type in {"BSDF_PRINCIPLED", "EMISSION"}]:
+        for socket in shader.inputs:
+            if socket.type == "RGBA":
+                yield from (node for node in upstream(socket) if node.type == "TEX_IMAGE")
+
+
 def replace_missing() -> list[str]:
     """Cut unreadable images out of every shader, leaving neutral values; return one sentence for each image."""
     missing = {image for image in bpy.data.images if _is_missing(image)}
@@ -56,7 +81,7 @@ def replace_missing() -> list[str]:
 
 def _is_missing(image: bpy.types.Image) -> bool:
     """Loading is lazy: size is 0 x 0 where the pixels cannot be had."""
-    return image.source in {"FILE", "SEQUENCE", "TILED"} and (image.size[0] == 0 or image.size[1] == 0)
+    return image.source in {"FILE", "MOVIE", "SEQUENCE", "TILED"} and (image.size[0] == 0 or image.size[1] == 0)
 
 
 def _name(image: bpy.types.Image) -> str:

@@ -54,11 +54,48 @@ def _shaders(tree: Any) -> Iterator[Any]:
 
 
 def _is_clear(tree: Any) -> bool:
-    return any(
+    output = output_of(tree)
+    return output is not None and _shows_through(output.inputs["Surface"])
+
+
+def _shows_through(socket: Any) -> bool:
+    """Whether the camera sees anything behind this shader."""
+    feed = source(socket)
+    if feed is None:
+        return False
+    node = feed.node
+    if node.type == "MIX_SHADER":
+        return _mix_shows_through(node)
+    if node.type == "ADD_SHADER":
+        return any(_shows_through(entry) for entry in node.inputs)
+    if node.type == "GROUP":
+        return any(_is_clear_shader(inner) for inner in upstream(socket))
+    return _is_clear_shader(node)
+
+
+def _mix_shows_through(node: Any) -> bool:
+    factor, first, second = node.inputs[:3]
+    if _is_camera_ray(factor):
+        return _shows_through(second)
+    if not factor.is_linked and factor.default_value in (0.0, 1.0):
+        return _shows_through(second if factor.default_value else first)
+    nothing = source(first)
+    if nothing is not None and nothing.node.type == "BSDF_TRANSPARENT":  # the factor is the other side's opacity
+        return _is_thin(factor) or _shows_through(second)
+    return _shows_through(first) or _shows_through(second)
+
+
+def _is_camera_ray(factor: Any) -> bool:
+    """glTF's unlit materials: emission for the camera, nothing for light."""
+    feed = source(factor)
+    return feed is not None and feed.node.type == "LIGHT_PATH" and feed.name == "Is Camera Ray"
+
+
+def _is_clear_shader(node: Any) -> bool:
+    return bool(
         node.type in GLASS
         or node.type == "BSDF_TRANSPARENT"
         or (node.type == "BSDF_PRINCIPLED" and (_is_thin(node.inputs["Alpha"]) or _transmits(node)))
-        for node in _shaders(tree)
     )
 
 
@@ -102,7 +139,7 @@ def _make_opaque(tree: Any) -> None:
                     _set(owner, node.inputs[name], 0.0)
         elif node.type in GLASS:
             _replace_glass(owner, node)
-        elif node.type == "MIX_SHADER":
+        elif node.type == "MIX_SHADER" and not _is_camera_ray(node.inputs[0]):
             _skip_clear_side(owner, node)
     volume = output_of(tree).inputs["Volume"]
     for link in list(volume.links):

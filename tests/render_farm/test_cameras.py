@@ -80,6 +80,33 @@ def test_hi3d_has_six_rings_of_sixteen() -> None:
     assert [orbit.fov_deg for orbit in found] == pytest.approx([49.13] * 6)
 
 
+@pytest.mark.parametrize(
+    ("layout", "views", "distance_m", "fov_deg", "elevations_deg"),
+    [
+        # G-Objaverse's field of view; VideoMV's 24 views at one elevation of 5 to 30 degrees
+        ("ring24", 24, 2.0, 39.6, [17.0]),
+        # SyncDreamer's camera, which Hi3D's data are made with: a 35 mm lens before a 32 mm sensor, at 1.5 m
+        ("ring16", 16, 1.5, np.degrees(2 * np.arctan(16 / 35)), [17.0]),
+        ("hi3d", 16, 1.5, np.degrees(2 * np.arctan(16 / 35)), [-10.0, 0.0, 10.0, 20.0, 30.0, 40.0]),
+    ],
+)
+def test_places_of_the_papers_cameras(layout, views, distance_m, fov_deg, elevations_deg) -> None:
+    """Written out by hand: azimuth 0 at -Y, counter-clockwise seen from above, upright, looking at the origin."""
+    elevation = None if layout == "hi3d" else 17.0
+    found = orbits(0, CameraSpec(layout, elevation_deg=elevation), 256, 256)
+    assert len(found) == len(elevations_deg)
+    for orbit, elevation_deg in zip(found, elevations_deg, strict=True):
+        azimuth, up = np.arange(views) * 2 * np.pi / views, np.radians(elevation_deg)
+        flat = distance_m * np.cos(up)
+        places = np.stack([flat * np.sin(azimuth), -flat * np.cos(azimuth), azimuth * 0 + distance_m * np.sin(up)], 1)
+        np.testing.assert_allclose(orbit.T_world_camera[:, :3, 3], places, atol=1e-12)
+        np.testing.assert_allclose(orbit.T_world_camera[:, :3, 2], -places / distance_m, atol=1e-12)
+        assert np.abs(orbit.T_world_camera[:, 2, 0]).max() < 1e-12  # the picture's rows are level
+        assert (orbit.T_world_camera[:, 2, 1] < 0).all()  # and its columns go down
+        assert orbit.fov_deg == pytest.approx(fov_deg, abs=0.01)  # 49.13 is rounded
+        assert orbit.principal_px == (128, 128)
+
+
 def test_hammersley_covers_the_sphere_evenly() -> None:
     (orbit,) = orbits(0, CameraSpec("hammersley", views=512), 64, 64)
     places = orbit.T_world_camera[:, :3, 3] / orbit.distance_m[:, None]

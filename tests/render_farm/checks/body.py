@@ -31,6 +31,19 @@ def box_depth(orbit: Orbit, half_m: float) -> np.ndarray:
     return np.stack([_planar(camera, _hit_box(camera, low, high, 0.0)[0]) for camera in orbit.cameras])
 
 
+def card_depth(orbit: Orbit) -> np.ndarray:
+    """Depth of a square without thickness that faces the front."""
+    views = []
+    for camera in orbit.cameras:
+        origin, directions = rays_world(camera)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            distance = -origin[1] / directions[..., 1]
+            points = origin + distance[..., None] * directions
+        hit = (np.abs(points[..., [0, 2]]) <= 0.5).all(-1) & (np.abs(directions[..., 1]) > 1e-9)
+        views.append(_planar(camera, np.where(hit, distance, np.inf)))
+    return np.stack(views)
+
+
 def _view(camera):
     hits = [_hit_box(camera, *box[:3]) for box in BOXES] + [_hit_ball(camera, *BALL[:2])]
     distance = np.stack([hit[0] for hit in hits])

@@ -5,11 +5,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from engine.geometry import RING24, rotation_about
+from engine.geometry import RING24, Orbit, rotation_about
 from render_farm.checks.agreement import CLOSED_PX, MIN_SAMPLES, measure_agreement
 from render_farm.checks.gaps import choose_partners, find_gaps, view_angles_deg
+from render_farm.checks.pictures import lost_views, measure_coverage
 from render_farm.checks.verdict import MEDIAN_PX, VIEW_PX
-from tests.render_farm.checks.body import ball_depth, body_images, box_depth
+from tests.render_farm.checks.body import ball_depth, body_images, box_depth, card_depth
 
 VIEW = 5
 
@@ -38,6 +39,28 @@ def test_right_views_agree_to_a_hundredth_of_a_pixel(body, large_body):
 def test_small_pictures_agree_too():
     images = body_images(RING24.orbit(20.0, 48, 48))
     assert measure_agreement(images.orbit, images.depth_m).median_px < MEDIAN_PX / 4
+
+
+@pytest.mark.parametrize("views", [4, 8, 16, 24])
+@pytest.mark.parametrize("elevation_deg", [0.0, 10.0])
+@pytest.mark.parametrize("first_deg", [0.0, 0.5, 2.0])
+def test_a_card_may_vanish_where_it_is_seen_from_its_edge(views, elevation_deg, first_deg):
+    """Not so the picture beside it."""
+    azimuth = first_deg + np.arange(views) * 360.0 / views
+    same = np.ones(views)
+    orbit = Orbit.around_origin("card", azimuth, elevation_deg * same, 2.6 * same, 40.0, 96, 96)
+    depth = card_depth(orbit)
+    found = measure_agreement(orbit, depth)
+    assert (found.median_px is None) == (views == 4)  # front and back share no surface, the others see none
+    assert (found.median_px or 0.0) < CLOSED_PX
+    assert (found.worst_view_px or 0.0) < CLOSED_PX
+    if views >= 16:
+        depth[1] = 0  # 15 to 25 degrees from the front
+        assert lost_views(coverage(depth), view_angles_deg(orbit)) == [1]
+
+
+def coverage(depth):
+    return measure_coverage(np.where(depth > 0, 255, 0).astype(np.uint8))
 
 
 @pytest.mark.parametrize(

@@ -68,7 +68,7 @@ def test_heartbeats_tell_stage_and_memory(worker: Any, box_glb: Path) -> None:
             break
     beats = [event for event in outcome.events if event["event"] == "heartbeat"]
     assert len(beats) >= 2  # also while Cycles renders
-    assert {beat["stage"] for beat in beats} <= {"rendering test view 0", "waiting", "importing"}
+    assert {beat["stage"] for beat in beats} <= {"rendering test view 0", "writing test view 0", "waiting", "importing"}
     assert all(beat["rss_bytes"] > 50e6 for beat in beats)
 
 
