@@ -1,10 +1,6 @@
-"""The command `turntable`: arguments in, results on stdout, everything else on stderr.
-
-Exit status: 0 something was produced (or was there already), 1 failure, 2 usage, 130 stopped by Ctrl-C.
-"""
+"""The command `turntable`: arguments in, results on stdout, everything else on stderr; exit status as command_line says."""
 
 import json
-import logging
 import os
 import sys
 from collections.abc import Iterator, Sequence
@@ -16,23 +12,13 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import tyro
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
+from tyro.conf import OmitArgPrefixes as Flags
 
-from engine.command_line import (
-    EXIT_FAILURE,
-    EXIT_INTERRUPTED,
-    EXIT_USAGE,
-    Quiet,
-    Verbose,
-    end_politely_on_sigterm,
-    product_version,
-    set_up_logging,
-)
-from engine.errors import MissingDependencyError, TurntableError
+from engine.command_line import EXIT_FAILURE, Answer, Talk, Unset, run_command_line
+from engine.errors import MissingDependencyError
 
 if TYPE_CHECKING:
     from engine.reconstruct import Progress
-
-log = logging.getLogger(__name__)
 
 DESCRIPTION = "Turntable: orbits in, Gaussian splats and textured meshes out. --version prints the version."
 
@@ -50,10 +36,11 @@ class Reconstruct:
     """The result folder."""
     holdout_every: int = 0
     """Keep every so-many-th view out and measure on it (3: views 2, 5, 8, ...); 0 uses all views."""
-    truth: Path | None = None
+    truth: Unset[Path] = None
     """The true mesh (.glb), to measure the made one against."""
     redo_from: Annotated[
-        Literal["views", "splats", "mesh", "turntable", "quality"] | None, tyro.conf.arg(name="from")
+        Literal["views", "splats", "mesh", "turntable", "quality"] | None,
+        tyro.conf.arg(name="from", help_behavior_hint=""),
     ] = None
     """Redo this stage and those after it, even if their files are whole."""
     depth: Literal["auto", "orbit", "splats"] = "auto"
@@ -76,10 +63,8 @@ class Reconstruct:
     """Side of the texture in pixels."""
     threads: int = field(default_factory=lambda: os.cpu_count() or 1)
     """CPU threads."""
-    verbose: Verbose = False
-    """Say more."""
-    quiet: Quiet = False
-    """Say nothing but errors."""
+    talk: Flags[Talk] = field(default_factory=Talk)
+    """How much is said."""
 
 
 @dataclass(frozen=True)
@@ -90,20 +75,16 @@ class Summary:
     """The result folder."""
     json: bool = False
     """Print the whole report as JSON instead."""
-    verbose: Verbose = False
-    """Say more."""
-    quiet: Quiet = False
-    """Say nothing but errors."""
+    talk: Flags[Talk] = field(default_factory=Talk)
+    """How much is said."""
 
 
 @dataclass(frozen=True)
 class Doctor:
     """Say what this machine can do and what is missing, each with its fix. Exits with 1 if something needed is."""
 
-    verbose: Verbose = False
-    """Say more."""
-    quiet: Quiet = False
-    """Say nothing but errors."""
+    talk: Flags[Talk] = field(default_factory=Talk)
+    """How much is said."""
 
 
 Command = (
@@ -115,49 +96,26 @@ Command = (
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command line and return the exit status."""
-    given = list(sys.argv[1:] if arguments is None else arguments)
-    if "--version" in given:
-        sys.stdout.write(f"turntable {product_version()}\n")
-        return 0
-    command = tyro.cli(Command, prog="turntable", description=DESCRIPTION, args=given)
-    set_up_logging(command.verbose, command.quiet)
-    end_politely_on_sigterm()
-    try:
-        return _run(command)
-    except KeyboardInterrupt:
-        log.error("stopped: whole stages are kept; the same command goes on from there")
-        return EXIT_INTERRUPTED
-    except TurntableError as error:
-        log.error("%s", error)
-        return EXIT_FAILURE
-    except ValueError as error:  # a setting out of its range
-        log.debug("", exc_info=True)
-        log.error("%s", error)
-        return EXIT_USAGE
-    except Exception as error:  # the command's outermost frame
-        log.debug("", exc_info=True)
-        log.error("unexpected %s: %s; this is a bug, see the details with -v", type(error).__name__, error)
-        return EXIT_FAILURE
+    return run_command_line(
+        Command, _perform, arguments, program="turntable", description=DESCRIPTION,
+        stopped="whole stages are kept; the same command goes on from there",
+    )  # fmt: skip
 
 
-def _run(command: Reconstruct | Summary | Doctor) -> int:
+def _perform(command: Reconstruct | Summary | Doctor) -> Answer:
     if isinstance(command, Reconstruct):
         _reconstruct(command)
-        sys.stdout.write(f"{command.out}\n")
-        return 0
+        return Answer(str(command.out))
     if isinstance(command, Summary):
         from engine.results import read_report
         from engine.summary import summary
 
         report = read_report(command.result)
-        sys.stdout.write(json.dumps(report, indent=1) if command.json else summary(command.result, report))
-        sys.stdout.write("\n")
-        return 0
+        return Answer(json.dumps(report, indent=1) if command.json else summary(command.result, report))
     from engine.doctor import diagnose, format_report
 
     diagnosis = diagnose()
-    sys.stdout.write(format_report(diagnosis) + "\n")
-    return 0 if diagnosis.ok else EXIT_FAILURE
+    return Answer(format_report(diagnosis), 0 if diagnosis.ok else EXIT_FAILURE)
 
 
 def _reconstruct(command: Reconstruct) -> None:
@@ -188,7 +146,7 @@ def _reconstruct(command: Reconstruct) -> None:
             target_faces=command.faces, texture_size=command.texture_size, threads=command.threads
         ),
     )  # fmt: skip
-    with _progress_bars(command.quiet) as progress:
+    with _progress_bars(command.talk.quiet) as progress:
         reconstruct(
             command.orbit, command.out, settings, truth=command.truth, redo_from=command.redo_from, progress=progress
         )

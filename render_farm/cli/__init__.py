@@ -1,12 +1,12 @@
 """The command `turntable-farm`: arguments in, results on stdout, everything else on stderr.
 
-Exit status: 0 something was produced (or was there already), 1 failure, 2 usage, 130 stopped by Ctrl-C.
+command    main                                   options    flags that commands share
+verbs      all commands by name                   work       what they do; imported when it is known what is asked for
+objects    render, example                        looking    status, failures, verify, manifest, report, export
+farming    plan, run, worker, slurm               again      retry, replay
+adopting   gobjaverse
 
-objects    render, example                        options    flags that commands share
-farming    plan, run, worker, slurm               sources    where objects come from
-looking    status, failures, verify, manifest,    progress   bars
-           report, export                         wording    numbers in words
-again      retry, replay                          adopting   gobjaverse
+Exit status: as engine.command_line says.
 """
 
 from render_farm.cli.command import main

@@ -1,15 +1,18 @@
-"""Flags that several commands share, and the values that they stand for."""
+"""Flags that several commands share, and the values that they stand for. Light: --help loads them all."""
 
 import hashlib
 import json
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Literal
 
-from engine.command_line import Quiet, Verbose
+import tyro
+from tyro.conf import OmitArgPrefixes as Flags
+
+from engine.command_line import Several, Unset
 from render_farm.errors import RunError
-from render_farm.records import Filters
+from render_farm.run.settings import FarmSettings
 from render_farm.spec import (
     BLENDER_HDRIS,
     AssetPolicy,
@@ -28,6 +31,8 @@ from render_farm.spec import (
 )
 
 HDRI_SUFFIXES = (".exr", ".hdr")
+RunFolder = Annotated[Path, tyro.conf.Positional]
+Quality = int | Literal["lossless"]
 
 
 def cores() -> int:
@@ -36,13 +41,34 @@ def cores() -> int:
 
 
 @dataclass(frozen=True)
-class Talk:
-    """How much is said."""
+class SourceFlags:
+    """Which objects. With a run that has objects already, those that it does not have are added."""
 
-    verbose: Verbose = False
-    """Say more, Blender's own words among it."""
-    quiet: Quiet = False
-    """Say nothing but errors."""
+    assets: Unset[Path] = None
+    """Folder of models, or list of them (.csv .tsv .parquet .json): path, maybe uid, caption, label, license, source."""
+    objaverse: bool = False
+    """Objaverse 1.0, through its own package; what is not on disk is fetched."""
+    objaverse_xl: Several[Literal["github", "thingiverse", "smithsonian", "sketchfab"]] = ()
+    """Sources of Objaverse-XL, through the same package."""
+    alignment: bool = False
+    """Of Objaverse-XL: only its alignment subset."""
+    objaverse_home: Unset[Path] = None
+    """Where that package keeps its files; by default ~/.objaverse."""
+    uids: Unset[Path] = None
+    """A file of Objaverse uids (of XL: sha256), one a line."""
+    lvis: Several[str] = ()
+    """LVIS categories of Objaverse."""
+    captions: Unset[Path] = None
+    """Cap3D's CSV: uid, caption."""
+    limit: Unset[int] = None
+    """At most so many objects."""
+    downloads: int = 8
+    """Downloads at a time."""
+
+    @property
+    def given(self) -> bool:
+        """Whether any source is named."""
+        return self.assets is not None or self.objaverse or bool(self.objaverse_xl)
 
 
 @dataclass(frozen=True)
@@ -50,21 +76,20 @@ class SpecFlags:
     """What to render: everything that changes a picture."""
 
     orbit: Layout = "ring24"
-    """ring24: VideoMV's 24 views; ring16: one ring of Hi3D; hi3d: its six rings; hammersley: a sphere of views; random:
-    independent views; custom: those of --places."""
+    """ring24: VideoMV's ring; ring16: one of Hi3D's; hi3d: all six; hammersley: a sphere; random; custom: --places."""
     fit: Fit = "fixed"
     """fixed: the papers' distances, wide objects are cropped and flagged; sphere: a distance at which all objects fit."""
-    views: int | None = None
+    views: Unset[int] = None
     """Views of a ring, a sphere or at random; by default the layout's own."""
-    fov_deg: float | None = None
+    fov_deg: Unset[float] = None
     """Vertical field of view; by default the layout's own."""
-    distance_m: float | None = None
+    distance_m: Unset[float] = None
     """Camera distance, the object's longest side being 1; by default the layout's own."""
-    elevation_deg: float | None = None
+    elevation_deg: Unset[float] = None
     """Degrees above the horizon; by default drawn for each object from the layout's range."""
     start: Literal["front", "random"] = "front"
     """Azimuth of the first view."""
-    places: Path | None = None
+    places: Unset[Path] = None
     """JSON list of [azimuth_deg, elevation_deg, distance_m] for --orbit custom."""
     size: int = 256
     """Width and height in pixels."""
@@ -76,30 +101,18 @@ class SpecFlags:
     """Rendered besides colour: depth normal camera_normal albedo material (roughness and metalness)."""
     light: LightKind = "uniform"
     """On the views: uniform white sky, random area lamps, or a random HDR picture."""
-    hdri_folder: Path | None = None
+    hdri_folder: Unset[Path] = None
     """HDR pictures (.exr, .hdr) for hdri light; by default the skies that Blender carries."""
     condition: Literal["none", "area", "hdri"] = "none"
     """Extra views under random light, for models to be conditioned on; stored as the orbit `condition`."""
     condition_views: int = 4
     """How many of them."""
-    frame: str = "first"
-    """Pose of animated objects: first, rest (of the armature), or a frame number."""
-    bounds: Literal["frame", "all-frames"] = "frame"
-    """What is scaled to unit size: that pose, or all poses together."""
-    animated: Literal["render", "refuse"] = "render"
-    """What is done with animated objects."""
-    missing_textures: Literal["neutral", "refuse"] = "neutral"
-    """What is done where a texture cannot be had."""
-    transparent: Literal["keep", "opaque", "refuse"] = "keep"
-    """What is done with transparent materials."""
-    max_texture_px: int = 4096
-    """Larger textures are scaled down."""
-    max_triangles: int = 10_000_000
-    """Objects of more triangles are refused."""
-    quality: str = "lossless"
+    quality: Quality = "lossless"
     """Of stored colour pictures: lossless, or WebP quality 1 to 100."""
-    seed: int | None = None
+    seed: Unset[int] = None
     """What is drawn is drawn from this; by default derived from the model's bytes."""
+    assets: Flags[AssetPolicy] = field(default_factory=AssetPolicy)
+    """What is done with models as they are."""
 
     def spec(self) -> RenderSpec:
         """Return the render spec. Raises ValueError for values out of range."""
@@ -112,13 +125,9 @@ class SpecFlags:
             self.orbit, self.fit, self.views, self.fov_deg, self.distance_m, self.elevation_deg, start=self.start,
             places=() if self.places is None else read_places(self.places),
         )  # fmt: skip
-        policy = AssetPolicy(
-            _frame(self.frame), self.bounds, self.animated, self.missing_textures, self.transparent,
-            self.max_texture_px, self.max_triangles,
-        )  # fmt: skip
         return RenderSpec(
-            cameras, _light(self.light, hdris), condition, policy, self.size, self.size, self.samples, self.denoise,
-            self.passes, quality_from_text(self.quality), self.seed,
+            cameras, _light(self.light, hdris), condition, self.assets, self.size, self.size, self.samples, self.denoise,
+            self.passes, self.quality, self.seed,
         )  # fmt: skip
 
 
@@ -145,29 +154,46 @@ class ComputeFlags:
 
 
 @dataclass(frozen=True)
-class FilterFlags:
-    """Which objects are left out; none of this changes a picture."""
+class FarmFlags:
+    """How a machine works: none of this changes a picture."""
 
-    untextured: Literal["keep", "plain", "refuse"] = "keep"
-    """plain: refuse objects of one plain colour; refuse: all without image textures or vertex colours."""
-    tiny_coverage: float = 0.005
-    """Refuse objects that cover less than this share of their pictures."""
-    cropped: Literal["keep", "flag", "refuse"] = "flag"
-    """Objects that reach a picture's edge."""
-    over_exposed: Literal["keep", "flag", "refuse"] = "flag"
-    """Objects that are mostly clipped to white."""
-    duplicates: Literal["keep", "file", "flag", "refuse"] = "flag"
-    """file: of equal files only one is rendered; flag: also name clusters of equal meshes and pictures in the manifest;
-    refuse: exports leave out all of a cluster but the first."""
-    licences: tuple[str, ...] = ()
-    """SPDX ids that are allowed, such as CC0-1.0 CC-BY*; '?' lets unknown ones through. By default all."""
+    workers: Unset[int] = None
+    """Blenders at a time; by default one for each core, or one for each GPU of --gpus."""
+    threads: Unset[int] = None
+    """Render threads of each; by default the cores shared out. Many workers of one thread beat one of many."""
+    finishers: int = 1
+    """Processes that convert, check and store."""
+    gpus: Several[str] = ()
+    """Numbers or UUIDs of GPUs, dealt out to the workers in turn; with --device gpu."""
+    recycle: int = 75
+    """Objects after which a Blender is replaced by a fresh one."""
+    recycle_gib: float = 0.0
+    """Memory at which a Blender is replaced after an object; 0: never."""
+    retries: int = 2
+    """Further attempts after a crash, a timeout or a full disk."""
+    scratch: Unset[Path] = None
+    """Folder for temporary files; by default in the run's folder."""
+    compute: Flags[ComputeFlags] = field(default_factory=ComputeFlags)
+    """Each Blender."""
 
-    def filters(self) -> Filters:
-        """Return the filters of a run."""
-        return Filters(
-            untextured=self.untextured, tiny_coverage=self.tiny_coverage, cropped=self.cropped,
-            over_exposed=self.over_exposed, duplicates=self.duplicates, licences=self.licences,
+    def settings(self, hdri_folder: Path | None) -> FarmSettings:
+        """Return the scheduler's settings."""
+        workers = (len(self.gpus) or cores()) if self.workers is None else self.workers
+        threads = max(1, cores() // max(1, workers)) if self.threads is None else self.threads
+        return FarmSettings(
+            slots=workers, execution=self.compute.execution(threads, hdri_folder), recycle_objects=self.recycle,
+            recycle_bytes=int(self.recycle_gib * 2**30), retries=self.retries, finishers=self.finishers, gpus=self.gpus,
         )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class NewRunFlags:
+    """A run's own settings, fixed when it is made."""
+
+    out: Unset[str] = None
+    """Folder or URL (s3://bucket/folder) for shards, receipts and manifest; by default the run's folder."""
+    shard_objects: int = 256
+    """Objects in a shard, about: what is stored as one tar, and what a cluster's job must finish to keep it."""
 
 
 def read_places(path: Path) -> tuple[tuple[float, float, float], ...]:
@@ -197,12 +223,3 @@ def _hdris(folder: Path | None) -> tuple[Hdri, ...]:
 
 def _light(kind: Literal["uniform", "area", "hdri"], hdris: tuple[Hdri, ...]) -> LightSpec:
     return LightSpec(kind, hdris=hdris if kind == "hdri" else ())
-
-
-def _frame(text: str) -> Any:
-    return int(text) if text.lstrip("-").isdigit() else text
-
-
-def quality_from_text(text: str) -> Any:
-    """Return `lossless` or a number."""
-    return int(text) if text.isdigit() else text

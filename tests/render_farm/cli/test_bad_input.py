@@ -46,6 +46,8 @@ def test_help_names_all_verbs():
          "{folder}/no is not a run yet: name its objects with --assets, --objaverse or --objaverse-xl"),
         (["plan", "{folder}/no"],
          "{folder}/no is not a run yet: name its objects with --assets, --objaverse or --objaverse-xl"),
+        (["run", "{folder}/list.csv", "--assets", "{folder}"],
+         "{folder}/list.csv: expected the run's folder, found a file; name the folder"),
         (["run", "{folder}/no", "--assets", "{folder}/nowhere"],
          "{folder}/nowhere: there is no such file or folder; name a folder of models or a list of them"),
         (["run", "{folder}/no", "--assets", "{folder}"],
@@ -62,6 +64,17 @@ def test_one_line_and_nothing_left(tmp_path, arguments, message):
     ended = call(*(argument.format(folder=tmp_path) for argument in arguments))
     assert ended == Ended(1, "", f"error: {message.format(folder=tmp_path)}\n")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["list.csv", "model.xyz"]
+
+
+def test_an_output_that_cannot_be_written_is_found_before_the_run_is_made(tmp_path):
+    (tmp_path / "models").mkdir()
+    pillar(tmp_path / "models" / "a.glb")
+    (tmp_path / "file").touch()
+    ended = call("run", tmp_path / "run", "--assets", tmp_path / "models", "--out", tmp_path / "file" / "x")
+    assert (ended.status, ended.out) == (1, "")
+    assert ended.err.startswith(f"error: cannot write {tmp_path}/file/x/")
+    assert ended.err.count("\n") == 1
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "models"]
 
 
 def test_a_run_without_objects(tmp_path):

@@ -11,7 +11,8 @@ import pytest
 from engine.files import read_orbit
 from render_farm.run.folder import Run
 from render_farm.shards import open_output, read_rows
-from tests.render_farm.cli.commands import VIEWS, Ended, call, call_outside
+from tests.render_farm.broken_assets import pillar
+from tests.render_farm.cli.commands import SPEC_FLAGS, VIEWS, WORK_FLAGS, Ended, call, call_outside
 
 pytestmark = pytest.mark.blender
 
@@ -27,9 +28,9 @@ def copy(farmed, tmp_path) -> Path:
 def test_run_says_what_it_did(farmed):
     assert farmed.first.out == f"{farmed.folder}/report/index.html\n"
     said = farmed.first.err
-    assert "info: 3 objects added in 1 shards; 1 of them refused before rendering\n" in said
+    assert "info: 3 objects added in 1 shard; 1 of them refused before rendering\n" in said
     assert re.search(r"info: 2 of 3 objects done, 1 failed; 2 in this session of [^;]* inside Cycles\n", said)
-    assert f"info: manifest: 2 objects, {2 * VIEWS} views, 1 failures, 1 shards\n" in said
+    assert f"info: manifest: 2 objects, {2 * VIEWS} views, 1 failure, 1 shard\n" in said
     assert not list(farmed.folder.parent.rglob("*.partial*"))
     assert not list((farmed.folder / "staging").iterdir())
 
@@ -39,16 +40,17 @@ def test_status(farmed):
     spec = Run.open(farmed.folder).spec.digest
     expected = {
         "objects": 3, "batches": 1, "shards": 1, "sealed": 1, "sealed_done": 2, "sealed_failed": 1, "done": 2, "failed": 1,
-        "pending": 0, "busy": 0, "sessions": 1, "reasons": {"truncated": 1}, "out": str(farmed.folder), "spec": spec,
+        "pending": 0, "busy": 0, "reasons": {"truncated": 1}, "out": str(farmed.folder), "spec": spec,
     }  # fmt: skip
     assert {name: found.pop(name) for name in expected} == expected
+    assert found.pop("sessions") >= 1  # other tests may have gone on with it, in vain
     assert sorted(found) == ["bytes", "objects_per_h", "render_share", "wall_s"]
     assert 0 < found["render_share"] < 1
     assert found["objects_per_h"] == pytest.approx(2 * 3600 / found["wall_s"])
     text = call("status", farmed.folder).out
-    assert "objects        3 in 1 batches\n" in text
+    assert "objects        3 in 1 batch\n" in text
     assert f"shards         1 of 1 sealed, in {farmed.folder}\n" in text
-    assert "here           2 done, 1 failed, 0 waiting, 0 at work\n" in text
+    assert "this machine   2 done, 1 failed, 0 waiting, 0 at work\n" in text
 
 
 def test_failures(farmed):
@@ -114,12 +116,12 @@ def test_export_of_folders(farmed, tmp_path, kind, cameras, views, picture):
     arguments = ("export", farmed.folder, "--kind", kind, "--target", tmp_path / "out")
     ended = call(*arguments)
     assert (ended.status, ended.out) == (0, f"{tmp_path}/out\n")
-    assert ended.err == "info: 2 objects, 2 paths, 0 of them were there already\n"
+    assert ended.err == "info: 2 objects, 2 paths, 0 of them there already\n"
     for folder in (tmp_path / "out" / "blue.ring24", tmp_path / "out" / "red.ring24"):
         listed = json.loads((folder / cameras).read_text())[views]
         assert [view[picture] for view in listed] == [f"rgba/{index:02d}.webp" for index in range(VIEWS)]
         assert all((folder / view[picture]).is_file() for view in listed)
-    assert call(*arguments).err == "info: 2 objects, 2 paths, 2 of them were there already\n"
+    assert call(*arguments).err == "info: 2 objects, 2 paths, 2 of them there already\n"
 
 
 def test_export_of_tables(farmed, tmp_path):
@@ -143,7 +145,9 @@ def test_export_needs_a_manifest_and_what_is_asked_for(farmed, copy, tmp_path):
 def test_replay_has_the_same_cameras(farmed, tmp_path):
     ended = call("replay", farmed.folder, "red", "--out", tmp_path / "out", "--threads", "1")
     assert (ended.status, ended.out) == (0, f"{tmp_path}/out/red.ring24.json\n")
-    assert re.search(r"info: ring24: same cameras, same light, pixels (inf|\d\d\.\d) dB from those stored\n", ended.err)
+    assert re.search(
+        r"info: ring24: same cameras, same light, (same pixels|pixels \d\d\.\d dB from those stored)\n", ended.err
+    )
     again = read_orbit(tmp_path / "out" / "red.ring24.json")
     stored = [row for row in read_rows(open_output(str(farmed.folder)), "views") if row["uid"] == "red"]
     poses = [row["T_world_camera"] for row in sorted(stored, key=lambda row: row["view"])]
@@ -162,3 +166,13 @@ def test_replay_of_what_is_not_there(farmed, tmp_path):
 def test_retry_of_no_known_reason(farmed):
     message = "there is no reason 'bad-luck'; `turntable-farm failures FOLDER --by reason` lists them"
     assert call("retry", farmed.folder, "--reason", "bad-luck") == Ended(1, "", f"error: {message}\n")
+
+
+def test_no_plan_of_a_sample_that_failed(tmp_path):
+    (tmp_path / "models").mkdir()
+    pillar(tmp_path / "models" / "a.glb")
+    # no object covers 99 % of its pictures
+    ended = call("plan", tmp_path / "run", "--assets", tmp_path / "models", *SPEC_FLAGS, *WORK_FLAGS, "-q",
+                 "--tiny-coverage", "0.99")  # fmt: skip
+    message = "the whole sample failed (1 object), so there is no estimate; the log says why"
+    assert ended == Ended(1, "", f"error: {message}\n")
