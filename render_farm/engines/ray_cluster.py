@@ -8,6 +8,7 @@ Every node needs this package, the assets and the run's folder at the same paths
 import logging
 import os
 import socket
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -122,12 +123,12 @@ class _Driver:
         self._is_stuck = False
 
     def work(self, shards: Sequence[str]) -> None:
-        waiting = list(shards)
+        waiting = deque(shards)
         try:
             while waiting or self._flying:
                 room = AHEAD * max(1, self._fitting())
                 while waiting and len(self._flying) < room:
-                    shard = waiting.pop(0)
+                    shard = waiting.popleft()
                     self._flying[self._start(shard)] = shard
                 ready, _ = ray.wait(list(self._flying), timeout=1.0)
                 for reference in ready:
@@ -203,7 +204,8 @@ def _claims(settings: FarmSettings) -> dict[str, Any]:
 
 def _nodes() -> list[dict[str, float]]:
     """Resources of each living node."""
-    return [node["Resources"] for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
+    ask: Callable[[], list[dict[str, Any]]] = ray.nodes  # has no types of its own
+    return [node["Resources"] for node in ask() if node["Alive"]]
 
 
 def _tasks_on(node: dict[str, float], claims: dict[str, Any]) -> int:

@@ -54,7 +54,7 @@ class ArrayJob:
 
 def all_shards(run: Run) -> list[str]:
     """Return the names of a run's shards, in order."""
-    return sorted({task.shard for task in run.tasks()})
+    return list(run.shards())
 
 
 def chosen_shards(run: Run, share: str) -> list[str]:

@@ -37,7 +37,8 @@ def write_sample(
         for view in range(len(orbit))
     ]
     cameras = {
-        "convention": "x_camera = R @ x_world + t, OpenCV axes, +Z-up world", "width": orbit.width,
+        "convention": "x_camera = R @ x_world + t, pixels = K @ x_camera / z; OpenCV axes, +Z-up world, metres; the centre of "
+        "the first pixel is (0.5, 0.5): take 0.5 off cx and cy for cv2, which counts from pixel centres", "width": orbit.width,
         "height": orbit.height, "depth_scale_m": document.depth_scale_m, "views": views,
         **{key: selected.row[key] for key in ("uid", "caption", "license", "attribution", "source")},
     }  # fmt: skip

@@ -46,8 +46,8 @@ def choose_rows(output: Output, uids: Iterable[str] | None, drop_duplicates: boo
     wanted = None if uids is None else set(uids)
     rows = [
         row
-        for row in read_rows(output, "objects", COLUMNS)
-        if (wanted is None or row["uid"] in wanted) and not (drop_duplicates and row["duplicate_of"])
+        for row in read_rows(output, "objects", COLUMNS, uids=wanted)
+        if not (drop_duplicates and row["duplicate_of"])
     ]
     missing = (wanted or set()) - {row["uid"] for row in rows}
     if missing and not drop_duplicates:

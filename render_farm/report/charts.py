@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+from jaxtyping import Float
 from markupsafe import Markup, escape
 
 WIDTH, HEIGHT = 320, 120
@@ -10,10 +11,17 @@ FLOOR, ROOF, LEFT, RIGHT = 98.0, 12.0, 8.0, 312.0
 """Of the plot inside the picture."""
 BINS = 32
 SERIES = 8
-"""Number of colours, classes s0 to s7."""
+"""Number of colours, classes s0 to s7. Parts of a whole share the last one, a grey; lines begin again."""
 
 
-def histogram(values: Sequence[float], *, low: float, high: float, mark: float | None = None, unit: str = "") -> Markup:
+def histogram(
+    values: Sequence[float] | Float[np.ndarray, " n"],
+    *,
+    low: float,
+    high: float,
+    mark: float | None = None,
+    unit: str = "",
+) -> Markup:
     """Draw how often values occur; those outside are in the outermost bars. `mark` is a limit, drawn as a line."""
     counts, _ = np.histogram(np.clip(values, low, high), BINS, (low, high))
     tallest, step = max(int(counts.max()), 1), (RIGHT - LEFT) / BINS
@@ -44,7 +52,7 @@ def stacked_bar(parts: Mapping[str, float]) -> Markup:
     for index, (name, value) in enumerate(parts.items()):
         width = 1000 * value / total
         pieces.append(
-            f'<rect class="s{index % SERIES}" x="{x:.2f}" y="0" width="{width:.2f}" height="28">'
+            f'<rect class="s{min(index, SERIES - 1)}" x="{x:.2f}" y="0" width="{width:.2f}" height="28">'
             f"<title>{escape(name)}: {value / total:.1%}</title></rect>"
         )
         x += width

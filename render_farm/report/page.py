@@ -30,8 +30,8 @@ log = logging.getLogger(__name__)
 FOLDER = "report"
 INDEX = f"{FOLDER}/index.html"
 ATTRIBUTION = "attribution.txt"
-EXAMPLES, UIDS, WORST = 3, 40, 6
-"""Messages and uids shown of each reason; objects shown of each measure."""
+EXAMPLES, UIDS, WORST, LIKES = 3, 40, 6, 5
+"""Messages and uids shown of each reason; objects shown of each measure; of each cluster of duplicates."""
 HISTOGRAMS: tuple[tuple[str, str, float, float, float | None, str], ...] = (
     ("coverage", "Coverage of the average picture", 0.0, 0.6, None, ""),
     ("luminance", "Mean luminance (sRGB)", 0.0, 1.0, None, ""),
@@ -89,7 +89,7 @@ def write_report(
         TurntableError: the file system refused.
     """
     data, run = read_report_data(output), run or RunFacts()
-    worst = _worst(data.objects)
+    worst = _worst(data)
     sheets, thumbnails = _pictures(output, data, worst, most_sheets, progress)
     output.put_bytes(f"{FOLDER}/{ATTRIBUTION}", attribution_text(data.objects).encode())
     output.put_bytes(INDEX, render_page(title, data, run, sheets, worst, thumbnails).encode())
@@ -107,6 +107,8 @@ def _pictures(
     step = max(1, -(-len(shards) // max(most_sheets, 1)))
     chosen = shards[::step] if most_sheets else []
     shown = {entry["uid"] for table in worst for entry in table["entries"]}
+    alike = _duplicates(data.objects)
+    shown |= {uid for table in (alike or {"tables": []})["tables"] for c in table["clusters"] for uid in c["uids"]}
     wanted = {row.uid: row.orbit for row in data.objects if row.uid in shown}
     wanted |= {row.uid: row.orbit for _, rows in chosen for row in rows}
     pictures = read_pictures(output, wanted, VIEW_SHARES)
@@ -132,8 +134,9 @@ def render_page(
     source = files("render_farm.report").joinpath("index.html.j2").read_text(encoding="utf-8")
     return environment.from_string(source).render(
         title=title, manifest=data.manifest, objects=len(data.objects), failures=len(data.failures),
-        facts=_facts(data, run), reasons=_reasons(data.failures), flags=_flags(data.objects), stages=_stages(data.objects),
-        histograms=_histograms(data.objects), worst=worst, thumbnails=thumbnails, sheets=sheets,
+        facts=_facts(data, run), reasons=_reasons(data.failures), flags=_flags(data.objects), stages=_stages(data),
+        histograms=_histograms(data), worst=worst, duplicates=_duplicates(data.objects), thumbnails=thumbnails,
+        sheets=sheets, shards=len({row.shard for row in data.objects}), drawn=len({sheet.shard for sheet in sheets}),
         licences=Counter(row.license or "unknown" for row in data.objects).most_common(),
         memory=_memory(run), spec=json.dumps(data.manifest.get("spec", {}), indent=2, sort_keys=True),
         attribution=ATTRIBUTION,
@@ -177,48 +180,68 @@ def _flags(objects: Sequence[ObjectRow]) -> list[tuple[str, int]]:
     return [(flag, count) for flag, count in counts.most_common() if count]
 
 
-def _stages(objects: Sequence[ObjectRow]) -> dict[str, Any] | None:
+def _stages(data: ReportData) -> dict[str, Any] | None:
     """Where the seconds went: each stage's total, the longest first."""
-    total: Counter[str] = Counter()
-    for row in objects:
-        total.update(row.stages)
-    parts = {name.removesuffix("_s"): seconds for name, seconds in total.most_common() if seconds > 0}
+    total = Counter({name.removesuffix("_s"): seconds for name, seconds in data.stages.items() if seconds > 0})
+    parts = dict(total.most_common())
     if not parts:
         return None
-    whole, wall = sum(parts.values()), sum(row.wall_s for row in objects)
+    whole, wall = sum(parts.values()), sum(row.wall_s for row in data.objects)
     rows = [
-        {"name": n, "seconds": s, "share": s / whole, "mean": s / len(objects), "colour": i % charts.SERIES}
+        {"name": n, "seconds": s, "share": s / whole, "mean": s / len(data.objects), "colour": min(i, charts.SERIES - 1)}
         for i, (n, s) in enumerate(parts.items())
-    ]
+    ]  # fmt: skip
     cycles = parts.get("render", 0.0) / wall if wall > 0 else None
     return {"rows": rows, "bar": charts.stacked_bar(parts), "cycles": cycles}
 
 
-def _histograms(objects: Sequence[ObjectRow]) -> list[dict[str, Any]]:
+def _histograms(data: ReportData) -> list[dict[str, Any]]:
     found = []
     for name, title, low, high, mark, unit in HISTOGRAMS:
-        values = [row.measures[name] for row in objects if name in row.measures]
-        if values:
+        values = data.measures[name][~np.isnan(data.measures[name])]
+        if len(values):
             chart = charts.histogram(values, low=low, high=high, mark=mark, unit=unit)
             middle, most = np.percentile(values, (50, 99))
             found.append({"title": title, "chart": chart, "count": len(values), "median": middle, "p99": most})
     return found
 
 
-def _worst(objects: Sequence[ObjectRow]) -> list[dict[str, Any]]:
+def _worst(data: ReportData) -> list[dict[str, Any]]:
+    """For each measure, the objects at its bad end."""
     tables = []
     for name, title, form, large_is_bad in EXTREMES:
-        values = [(row.wall_s if name == "wall_s" else row.measures.get(name), row) for row in objects]
-        known = [(value, row) for value, row in values if value is not None]
-        known.sort(key=lambda item: (-item[0] if large_is_bad else item[0], item[1].uid))
+        values = data.measures[name] if name != "wall_s" else np.array([row.wall_s for row in data.objects])
+        badness = np.where(np.isnan(values), -np.inf, values if large_is_bad else -values)
+        last = np.partition(badness, -WORST)[-WORST] if len(badness) > WORST else -np.inf
+        is_shown = values > 0 if large_is_bad else ~np.isnan(values)
+        chosen = np.flatnonzero(is_shown & (badness >= last)).tolist()
+        chosen.sort(key=lambda i: (-badness[i], data.objects[i].uid))
         entries = [
             {"uid": row.uid, "label": row.label, "shard": row.shard, "value": form.format(value), "flags": row.flags}
-            for value, row in known[:WORST]
-            if value > 0 or not large_is_bad
+            for value, row in ((values[i], data.objects[i]) for i in chosen[:WORST])
         ]
         if entries:
             tables.append({"title": title, "entries": entries})
     return tables
+
+
+def _duplicates(objects: Sequence[ObjectRow]) -> dict[str, Any] | None:
+    """How many are another's duplicate, for which reason, and the largest clusters of each reason."""
+    clusters: dict[tuple[str, str], list[str]] = {}
+    for row in objects:
+        if row.duplicate_of:
+            clusters.setdefault((row.duplicate_by, row.duplicate_of), []).append(row.uid)
+    if not clusters:
+        return None
+    reasons: Counter[str] = Counter()
+    for (reason, _), uids in clusters.items():
+        reasons[reason] += len(uids)
+    tables = []
+    for reason, _ in reasons.most_common():
+        largest = sorted((c for c in clusters.items() if c[0][0] == reason), key=lambda c: (-len(c[1]), c[0]))
+        shown = [{"count": len(uids) + 1, "uids": [first, *uids][:LIKES]} for (_, first), uids in largest[:WORST]]
+        tables.append({"reason": reason, "clusters": shown})
+    return {"reasons": reasons.most_common(), "tables": tables}
 
 
 def _memory(run: RunFacts) -> Any:

@@ -1,6 +1,6 @@
 """A run on one machine: its folder, its state, its slots.
 
-folder     what is to be rendered, frozen
+folder     what is to be rendered, frozen (tasks: as much of it as is needed)
 owner      who works on it, and the lock
 store      what the scheduler remembers (schema: its tables)
 staging    finished objects until their shard is sealed

@@ -123,13 +123,17 @@ def failed(record: ObjectRecord, refusal: Refusal) -> ObjectRecord:
 
 
 def serve(pipe: Connection) -> None:
-    """Answer jobs until the other side closes."""
+    """Answer jobs until the other side closes, or is killed, which may cut a message off or reset the connection."""
     while True:
         try:
             job: Any = pipe.recv()
-        except EOFError:
+        except (EOFError, ConnectionError):
             return
-        pipe.send(finish(job))
+        answer = finish(job)
+        try:
+            pipe.send(answer)
+        except ConnectionError:  # what it staged is found again
+            return
 
 
 def main(arguments: list[str]) -> None:

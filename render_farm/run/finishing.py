@@ -18,9 +18,8 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from multiprocessing import Pipe
-from pathlib import Path
 
-from render_farm.process import LEASH
+from render_farm.process import LEASH, python_path
 from render_farm.records import Refusal
 from render_farm.run.finisher import Finished, FinishJob, describe, failed
 from render_farm.run.schema import Lease
@@ -105,7 +104,10 @@ class FinisherPool:
             thread.join()
 
     def _serve(self, number: int) -> None:
-        self._children[number] = _Child(self._command)  # it imports while the first Blender does
+        try:
+            self._children[number] = _Child(self._command)  # it imports while the first Blender does
+        except OSError as error:  # no more processes or files; the first object tries once more
+            log.warning("a finisher cannot be started: %s", error)
         try:
             while not self._killed.is_set():
                 try:
@@ -192,12 +194,8 @@ class _Child:
 
 def _environment() -> dict[str, str]:
     """Ours, our packages found; one thread each, since there are as many finishers as it takes."""
-    root = str(Path(__file__).parents[2])
-    paths = [root, *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
-    return os.environ | {
-        "PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1",
-        "OPENEXR_NUM_THREADS": "1",
-    }  # fmt: skip
+    threads = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "OPENEXR_NUM_THREADS"), "1")
+    return os.environ | {"PYTHONPATH": python_path()} | threads
 
 
 def _ending(code: int) -> str:

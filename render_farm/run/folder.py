@@ -11,7 +11,7 @@ import json
 import logging
 import platform
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from render_farm.catalogue.batches import read_batch, write_batch
 from render_farm.errors import RunError
 from render_farm.records import Filters, Task
 from render_farm.run.owner import hold
+from render_farm.run.tasks import count_tasks, iter_tasks, read_hashes
 from render_farm.spec import SPEC_VERSION, RenderSpec
 
 log = logging.getLogger(__name__)
@@ -213,11 +214,54 @@ class Run:
             return [task for each in self.batches for task in self.tasks(each.number)]
         if not 0 <= batch < len(self.batches):
             raise RunError(f"{self.folder}: there is no batch {batch}; this run has {len(self.batches)}")
+        return read_batch(self._checked(batch))
+
+    def tasks_of(self, shards: Collection[str]) -> Iterator[Task]:
+        """Give the tasks of some shards, in order, one after the other: all tasks of a large run take gigabytes.
+
+        Raises:
+            RunError: as `tasks`.
+        """
+        for batch in self.batches:
+            mine = {shard for shard in shards if shard.startswith(f"{batch.name}-")}
+            if mine:
+                yield from iter_tasks(self._checked(batch.number), "shard", mine)
+
+    def newest_tasks(self, uids: Collection[str]) -> dict[str, Task]:
+        """Return some objects' tasks by uid, the newest where an object was added again. Raises RunError as `tasks`."""
+        return {task.uid: task for each in self.batches for task in iter_tasks(self._checked(each.number), "uid", uids)}
+
+    def hashes(self) -> dict[str, str]:
+        """Return uid -> sha256 of all objects, the newest where one was added again. Raises RunError as `tasks`."""
+        found: dict[str, str] = {}
+        for batch in self.batches:
+            found |= read_hashes(self._checked(batch.number))
+        return found
+
+    def shards(self) -> dict[str, int]:
+        """Return how many tasks each shard has, by name, sorted. Cheap: no task is read.
+
+        Raises:
+            RunError: as `tasks`.
+        """
+        counts = Counter[str]()
+        for batch in self.batches:
+            counts += count_tasks(self._checked(batch.number))
+        return dict(sorted(counts.items()))
+
+    def _checked(self, batch: int) -> Path:
+        """Its file, once it has proved to be the one that was added."""
         path = self.batch_path(batch)
-        tasks = read_batch(path)
-        if hashlib.sha256(path.read_bytes()).hexdigest() != self.batches[batch].sha256:
+        try:
+            with path.open("rb") as file:
+                found = hashlib.file_digest(file, "sha256").hexdigest()
+        except FileNotFoundError as error:
+            raise RunError(f"{path}: there is no such batch; is this the folder of a run?") from error
+        except OSError as error:
+            raise RunError(f"{path} cannot be read: {error.strerror}") from error
+        if found != self.batches[batch].sha256:
             raise RunError(f"{path} is not the batch that was added to this run (its sha256 differs); restore it")
-        return tasks
+        return path
 
     def _save(self) -> None:
         document = {

@@ -57,7 +57,8 @@ def run_facts(run: Run, workers: int, cores: int) -> RunFacts:
         return RunFacts(workers=workers, cores=cores)
     store = Store(run.store_path, run.spec)
     try:
-        wall_s = sum(session.ended - session.begun for session in store.sessions() if session.ended is not None)
+        # a clock that is set back during a session must not take from the others
+        wall_s = sum(max(0.0, s.ended - s.begun) for s in store.sessions() if s.ended is not None)
     finally:
         store.close()
     return RunFacts(wall_s, workers, cores, read_memory(run.folder / "memory.jsonl"))

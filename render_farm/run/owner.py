@@ -6,7 +6,7 @@ import os
 import re
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
@@ -15,6 +15,7 @@ import psutil
 
 from render_farm.errors import RunError
 
+LABEL = re.compile(r"(?P<host>[A-Za-z0-9-]+)\.(?P<pid>\d+)\.(?P<started>\d+)")
 START_TOLERANCE_S = 2.0
 """Start times are computed from the boot time, which moves a little when the clock is set; ids come round far later."""
 
@@ -35,6 +36,17 @@ class Owner:
         """Return the process that calls."""
         return Owner(_host(), os.getpid(), _start_of(os.getpid()))
 
+    @staticmethod
+    def from_label(label: str) -> "Owner | None":
+        """Return the process that a label names; its start is rounded to seconds."""
+        match = LABEL.fullmatch(label)
+        return None if match is None else Owner(match["host"], int(match["pid"]), float(match["started"]))
+
+    @property
+    def label(self) -> str:
+        """HOST.PID.START, for file names."""
+        return f"{self.host}.{self.pid}.{round(self.started)}"
+
     def is_alive(self) -> bool:
         """Whether it still runs. A process of another machine is taken for dead: the caller holds the lock."""
         if self.host != _host():
@@ -42,6 +54,8 @@ class Owner:
         try:
             process = psutil.Process(self.pid)
             return abs(process.create_time() - self.started) < START_TOLERANCE_S and process.status() != "zombie"
+        except psutil.AccessDenied:  # it is there, but another user's
+            return True
         except psutil.Error:
             return False
 
@@ -70,12 +84,17 @@ def hold(lock: Path) -> Iterator[Owner]:
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
+        except BlockingIOError as error:
             raise RunError(f"{lock.parent} is held by {_holder(lock)}: one process at a time may change a run; wait for it "
                            "or stop it") from error  # fmt: skip
+        except OSError as error:  # a network disk that knows no locks
+            raise RunError(
+                f"cannot lock {lock}: {error.strerror}; choose a folder on a disk of this machine"
+            ) from error
         owner = Owner.current()
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, json.dumps(asdict(owner)).encode(), 0)
+        with suppress(OSError):  # a full disk: we hold the lock, and only others would like to know who we are
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, json.dumps(asdict(owner)).encode(), 0)
         yield owner
     finally:
         os.close(descriptor)  # and with it the lock

@@ -41,10 +41,10 @@ class Replay:
 
 def find_task(run: Run, uid: str) -> Task:
     """Return an object's newest task. Raises RunError if the run does not have it."""
-    found = [task for task in run.tasks() if task.uid == uid]
-    if not found:
+    found = run.newest_tasks([uid]).get(uid)
+    if found is None:
         raise RunError(f"{run.folder}: this run has no object {uid!r}; `failures` and the manifest list the uids")
-    return found[-1]
+    return found
 
 
 def replay(

@@ -1,17 +1,21 @@
 """Another try for failed objects: those of open shards go back to pending, those of sealed shards into a new batch."""
 
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from render_farm.catalogue.entry import Entry
 from render_farm.catalogue.scan import scan
 from render_farm.errors import TRANSIENT
-from render_farm.records import ObjectRecord, Task
+from render_farm.records import ObjectRecord, Provenance, Task
 from render_farm.run.folder import Run
 from render_farm.run.owner import hold
 from render_farm.run.store import Store
 from render_farm.shards import list_receipts, open_output, read_receipt
+
+BRIEF: dict[str, Any] = {"provenance": Provenance(), "facts": {}, "quality": {}, "stages": {}}
+"""Left out of the records of objects that are done."""
 
 
 @dataclass(frozen=True)
@@ -27,11 +31,15 @@ class Retry:
 
 
 def latest_records(run: Run) -> dict[str, ObjectRecord]:
-    """Return the newest record of each object of the sealed shards, by uid."""
+    """Return the newest record of each object of the sealed shards, by uid.
+
+    Those of objects that are done come without facts, measures and texts, which of a large run would take gigabytes.
+    """
     output = open_output(run.out_url)
     found: dict[str, ObjectRecord] = {}
     for shard in list_receipts(output):  # in order: later batches overwrite
-        found.update({record.uid: record for record in read_receipt(output, shard).records})
+        for record in read_receipt(output, shard).records:
+            found[record.uid] = record if record.outcome == "failed" else replace(record, **BRIEF)
     return found
 
 
@@ -60,15 +68,14 @@ def retry(run: Run, reasons: Collection[str] | None, *, workers: int = 4) -> Ret
         for record in latest_records(run).values()
         if record.outcome == "failed" and record.refusal is not None and record.refusal.reason in wanted
     ]
-    tasks = {task.uid: task for task in run.tasks()}  # the newest batch's, should a uid have several
+    tasks = run.newest_tasks(failed)
     waiting = _in_open_shards(run, failed, tasks)
     again = [tasks[uid] for uid in sorted(set(failed) - waiting)]
     if not again:
         return Retry(run, reset, 0)
     entries = [Entry(task.uid, Path(task.path), task.provenance) for task in again]
-    known = {uid: task.sha256 for uid, task in tasks.items()}
     batch = scan(
-        entries, run.spec, run.filters, run.next_batch, run.shard_objects, known, retry=[task.uid for task in again],
+        entries, run.spec, run.filters, run.next_batch, run.shard_objects, run.hashes(), retry=[task.uid for task in again],
         workers=workers,
     )  # fmt: skip
     return Retry(run.add_batch(batch), reset, len(batch))

@@ -76,8 +76,8 @@ def run_shards(
         KeyboardInterrupt: everything is killed first; nothing that was staged is lost.
     """
     store_path = store_path or run.store_path
-    tasks = run.tasks()
-    names = sorted({task.shard for task in tasks})
+    sizes = run.shards()
+    names = list(sizes)
     unknown = sorted(set(shards or ()) - set(names))
     if unknown:
         raise RunError(f"{run.folder}: there is no shard {unknown[0]}; this run has {len(names)}"
@@ -88,8 +88,8 @@ def run_shards(
         check_writable(output)
         store = Store(store_path, run.spec)
         try:
-            store.register([task for task in tasks if task.shard in set(chosen)])
-            del tasks
+            known = store.shard_sizes()
+            store.register(run.tasks_of([shard for shard in chosen if known.get(shard) != sizes[shard]]))
             staging = Staging(store_path.parent / "staging")
             recover(store, staging, output, chosen, owner)
             place = (scratch or run.scratch).resolve() / f"farm-{_name_of(store_path)}"

@@ -22,6 +22,7 @@ from engine.files.images import Quality
 from render_farm.errors import FarmError
 from render_farm.records import RECORD_NAME, ObjectRecord, Task, read_record
 from render_farm.run.owner import Owner
+from render_farm.shards.outputs import make_folder
 
 log = logging.getLogger(__name__)
 
@@ -51,7 +52,8 @@ class Staging:
         final = self.path(record.shard, record.uid)
         partial = self.folder / f".{final.name}.{owner.host}.{owner.pid}.{round(owner.started)}.partial"
         try:
-            partial.mkdir(parents=True)
+            make_folder(self.folder)
+            partial.mkdir()
             begun = time.monotonic()
             for orbit in images:
                 write_orbit(partial, orbit, quality=quality)

@@ -1,7 +1,7 @@
 """Shards: sealed tars and their receipts, the manifest merged from them, and their verification.
 
 outputs     a folder or an fsspec URL              seal, receipts    staged objects -> tar + receipt (digested JSON)
-manifest    receipts -> three Parquet tables       duplicates        clusters and splits           tables    columns
+manifest    receipts -> three Parquet tables       duplicates        clusters (near: pictures) and splits    tables    columns
 verify      is everything what was sealed?
 """
 

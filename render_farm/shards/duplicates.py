@@ -4,21 +4,18 @@ identities -> equal sha256, equal mesh, near pictures -> clusters -> train, val 
 """
 
 import hashlib
-from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from itertools import pairwise
 
-from render_farm.checks.hashes import BITS, NEAR_BITS, hash_distance
+from render_farm.checks.hashes import NEAR_BITS
+from render_farm.shards.near import near_leaders
 
 SPLITS = ("train", "val", "test")
-BANDS = 18
-"""Of 14 bits: a million objects are then each compared with a thousand others."""
 FRACTIONS = (0.9, 0.05, 0.05)
 """Shares of train, val and test."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Identity:
     """What an object is recognised by; empty texts say nothing."""
 
@@ -32,7 +29,7 @@ class Identity:
     """checks.picture_hash: hexadecimal digits."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Kinship:
     """An object's place among its likes."""
 
@@ -106,23 +103,13 @@ def _chains(named: Iterable[tuple[str, str]]) -> Iterator[tuple[str, str]]:
 
 
 def _near_pictures(ordered: Iterable[Identity], near_bits: int) -> Iterator[tuple[str, str]]:
-    """Each object with the first leader that is near; without one it becomes a leader itself.
-
-    Not all are compared, only leaders that share one of BANDS bands of bits. That finds every leader that differs in
-    fewer bits than there are bands (pigeonhole), 95 of 100 that differ in 32 of 252, 3 of 5 at the limit of 48.
-    """
-    bands = list(pairwise(BITS * band // BANDS for band in range(BANDS + 1)))
-    leaders: dict[str, str] = {}
-    banded: dict[tuple[int, int], list[str]] = defaultdict(list)
+    """Each object with the first leader that is near; without one it becomes a leader itself."""
+    first: dict[str, str] = {}
     for identity in ordered:
         value = identity.picture_hash
-        if not value:
-            continue
-        keys = [(low, int(value, 16) >> low & (1 << high - low) - 1) for low, high in bands]
-        near = [leaders[other] for key in keys for other in banded[key] if hash_distance(value, other) <= near_bits]
-        if near:
-            yield min(near), identity.uid
-            continue
-        leaders[value] = identity.uid
-        for key in keys:
-            banded[key].append(value)
+        if value and first.setdefault(value, identity.uid) != identity.uid:
+            yield first[value], identity.uid
+    uids = list(first.values())
+    for index, leader in enumerate(near_leaders(list(first), near_bits)):
+        if leader != index:
+            yield uids[leader], uids[index]

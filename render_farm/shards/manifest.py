@@ -9,13 +9,14 @@ give the same files. manifest.json is written last and holds the checksum of eve
 import hashlib
 import logging
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from render_farm.checks.hashes import NEAR_BITS
@@ -24,7 +25,7 @@ from render_farm.records import ObjectRecord
 from render_farm.shards import digested
 from render_farm.shards.duplicates import FRACTIONS, SPLITS, Identity, Kinship, find_kin, split_of
 from render_farm.shards.outputs import Output, file_sha256
-from render_farm.shards.receipts import Receipt, decode_receipt, list_receipts, read_receipt, receipt_name
+from render_farm.shards.receipts import Receipt, check_receipt, list_receipts, read_receipt, receipt_name
 from render_farm.shards.tables import SCHEMAS, Row, failure_row, object_row, view_rows
 
 logger = logging.getLogger(__name__)
@@ -46,6 +47,8 @@ CONVENTIONS = {
 """What the numbers and pictures mean, for readers who have nothing else."""
 ROWS = 16384
 """Of a row group."""
+AT_A_TIME = 4096
+"""Rows that are read as Python objects at a time: an object's measures alone are 5 KB of JSON."""
 
 
 @dataclass(frozen=True)
@@ -108,7 +111,7 @@ def build_manifest(
         tally = _Tally()
         for done, shard in enumerate(shards):
             data = output.get(receipt_name(shard))
-            receipt = decode_receipt(data, output.address(receipt_name(shard)))
+            receipt = check_receipt(output, shard, data)
             tally.shard(receipt, hashlib.sha256(data).hexdigest())
             _add_rows(tables, tally, receipt, newest, kin, fractions)
             if progress:
@@ -263,12 +266,20 @@ def read_manifest(output: Output) -> dict[str, Any]:
     return digested.decode(output.get(MANIFEST_NAME), output.address(MANIFEST_NAME), FORMAT)
 
 
-def read_rows(output: Output, table: str, columns: list[str] | None = None) -> Iterator[Row]:
-    """Give the rows of a table one after the other. Raises RunError where it is missing or no Parquet."""
+def read_rows(
+    output: Output, table: str, columns: list[str] | None = None, *, uids: Collection[str] | None = None
+) -> Iterator[Row]:
+    """Give the rows of a table one after the other; of `uids` only, where given.
+
+    Raises:
+        RunError: it is missing or no Parquet.
+    """
+    wanted = None if uids is None else pa.array(uids, pa.string())
     with output.local(table_name(table)) as path:
         try:
-            for batch in pq.ParquetFile(path).iter_batches(columns=columns):
-                yield from batch.to_pylist()
+            for batch in pq.ParquetFile(path).iter_batches(AT_A_TIME, columns=columns):
+                kept = batch if wanted is None else batch.filter(pc.is_in(batch["uid"], value_set=wanted))
+                yield from kept.to_pylist()
         except pa.ArrowException as error:
             raise RunError(
                 f"{output.address(table_name(table))}: is damaged ({error}); build the manifest again"

@@ -10,6 +10,7 @@ import re
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from typing import Any
 
 from engine.files import OrbitImages
@@ -66,7 +67,11 @@ class Sample:
     def member(self, kind: str, view: int) -> Member | None:
         """Return one picture's place: kind rgba, depth, normal, ...; None where the sample has none."""
         name = image_name(self.name, kind, view)
-        return next((member for member in self.members if member.name == name), None)
+        return self._by_name.get(name)
+
+    @cached_property
+    def _by_name(self) -> dict[str, Member]:
+        return {member.name: member for member in self.members}
 
 
 @dataclass(frozen=True)
@@ -98,7 +103,14 @@ class Receipt:
 
     def samples_of(self, uid: str) -> tuple[Sample, ...]:
         """Return the orbits of one object."""
-        return tuple(sample for sample in self.samples if sample.uid == uid)
+        return self._by_uid.get(uid, ())
+
+    @cached_property
+    def _by_uid(self) -> dict[str, tuple[Sample, ...]]:
+        found: dict[str, tuple[Sample, ...]] = {}
+        for sample in self.samples:
+            found[sample.uid] = (*found.get(sample.uid, ()), sample)
+        return found
 
 
 def tar_name(shard: str) -> str:
@@ -152,8 +164,13 @@ def _sample(entry: Mapping[str, Any]) -> Sample:
 
 def read_receipt(output: Output, shard: str) -> Receipt:
     """Read and check one receipt. Raises RunError where it is missing, damaged or another shard's."""
+    return check_receipt(output, shard, output.get(receipt_name(shard)))
+
+
+def check_receipt(output: Output, shard: str, data: bytes) -> Receipt:
+    """Decode what was read as a shard's receipt. Raises RunError where it is damaged or another shard's."""
     name = receipt_name(shard)
-    receipt = decode_receipt(output.get(name), output.address(name))
+    receipt = decode_receipt(data, output.address(name))
     if receipt.shard != shard:
         raise RunError(f"{output.address(name)}: must be the receipt of shard {shard}, found that of {receipt.shard}")
     return receipt

@@ -7,31 +7,31 @@ manifest.json (own checksum) -> tables and receipts (checksums)        the run's
 import hashlib
 import json
 import tarfile
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from engine.errors import OrbitError, TurntableError
 from engine.files import validate_shard
 from engine.files.orbit_json import decode_document
 from engine.geometry import Orbit
 from render_farm.cameras import PlannedOrbit, plan_orbits
-from render_farm.catalogue.batches import read_batch
 from render_farm.errors import RunError
-from render_farm.records import ObjectRecord, Task
+from render_farm.records import ObjectRecord
 from render_farm.shards.manifest import MANIFEST, MANIFEST_NAME, read_manifest, table_name
 from render_farm.shards.outputs import Output, file_sha256
 from render_farm.shards.receipts import (
     RECEIPTS,
-    SHARD_NAME,
     SHARDS,
     Receipt,
     Sample,
+    check_receipt,
     list_receipts,
-    read_receipt,
     receipt_name,
     tar_name,
     wrong_members,
@@ -82,31 +82,32 @@ def verify(
         RunError: the output cannot be listed, or the run's batches cannot be read.
     """
     shards = list_receipts(output)
+    expected = {} if run is None else _expected(run)
     problems: list[Problem] = []
-    receipts: dict[str, str | None] = {}
+    digests: dict[str, str | None] = {}
     for done, shard in enumerate(shards):
-        receipt, found = _receipt(output, shard)
+        receipt, digest, found = _receipt(output, shard)
         problems += found
         if receipt is not None:
             problems += _records(output, receipt) + _shard(output, receipt, deep)
-        receipts[shard] = None if receipt is None else _file_digest(output, receipt_name(shard))
+            problems += _differing(output, receipt, expected.get(shard))
+        digests[shard] = digest
         if progress:
             progress(done + 1, len(shards))
-    problems += _strays(output, shards) + _manifest(output, receipts)
+    problems += _strays(output, shards) + _manifest(output, digests)
     if run is not None:
-        problems += _missing(output, run, set(shards))
+        problems += _missing(output, expected, set(shards))
     return sorted(problems, key=lambda problem: (problem.name, problem.kind, problem.message))
 
 
-def _file_digest(output: Output, name: str) -> str:
-    return hashlib.sha256(output.get(name)).hexdigest()
-
-
-def _receipt(output: Output, shard: str) -> tuple[Receipt | None, list[Problem]]:
+def _receipt(output: Output, shard: str) -> tuple[Receipt | None, str | None, list[Problem]]:
+    """A receipt and its file's checksum, or what is wrong with it."""
+    name = receipt_name(shard)
     try:
-        return read_receipt(output, shard), []
+        data = output.get(name)
+        return check_receipt(output, shard, data), hashlib.sha256(data).hexdigest(), []
     except RunError as error:
-        return None, [Problem("bad-receipt", receipt_name(shard), str(error))]
+        return None, None, [Problem("bad-receipt", name, str(error))]
 
 
 def _records(output: Output, receipt: Receipt) -> list[Problem]:
@@ -305,27 +306,41 @@ def _table(output: Output, table: str, expected: Mapping[str, Any]) -> list[Prob
                     f"found {found:.16}...; build the manifest again")]  # fmt: skip
 
 
-def _missing(output: Output, run: Path, sealed: set[str]) -> list[Problem]:
-    """Shards and objects of the run's batches that are not there."""
-    tasks: dict[str, list[Task]] = {}
+def _expected(run: Path) -> dict[str, list[str]]:
+    """Uid and key of every object that the run's batches hold, by shard. Nothing else of a task is read."""
+    found: dict[str, list[str]] = {}
     for path in sorted((run / "batches").glob("*.parquet")):
-        for task in read_batch(path):
-            tasks.setdefault(task.shard, []).append(task)
-    problems = []
-    for shard, expected in sorted(tasks.items()):
-        if shard not in sealed:
-            problems.append(Problem("missing-shard", tar_name(shard), f"{output.address(tar_name(shard))}: {len(expected)} "
-                                    "objects of the run are not sealed yet; run it again"))  # fmt: skip
-            continue
-        receipt, _ = _receipt(output, shard)
-        if receipt is None:
-            continue
-        wanted, held = {(t.uid, t.key) for t in expected}, {(r.uid, r.key) for r in receipt.records}
-        odd = sorted(wanted ^ held)
-        if odd:
-            problems.append(Problem("missing-object", receipt_name(shard), f"{output.address(receipt_name(shard))}: its "
-                                    f"objects are not those of the run's batch ({len(odd)} differ, first: {odd[0][0]})"))  # fmt: skip
-    unknown = sorted(shard for shard in sealed - set(tasks) if tasks and SHARD_NAME.fullmatch(shard))
+        try:
+            columns = pq.read_table(path, columns=["shard", "uid", "key"]).to_pydict()
+        except (pa.ArrowException, OSError) as error:
+            reason = str(error).splitlines()[0]
+            raise RunError(f"{path}: expected a batch of tasks (Parquet), found a file that cannot be read ({reason}); copy "
+                           "it again from the run that made it") from error  # fmt: skip
+        for shard, uid, key in zip(columns["shard"], columns["uid"], columns["key"], strict=True):
+            found.setdefault(shard, []).append(f"{uid} {key}")
+    return found
+
+
+def _differing(output: Output, receipt: Receipt, expected: list[str] | None) -> list[Problem]:
+    """Objects of a shard that are not those of the run's batch, where there is one."""
+    if expected is None:
+        return []
+    odd = sorted(set(expected) ^ {f"{record.uid} {record.key}" for record in receipt.records})
+    if not odd:
+        return []
+    name = receipt_name(receipt.shard)
+    return [Problem("missing-object", name, f"{output.address(name)}: its objects are not those of the run's batch "
+                    f"({len(odd)} differ, first: {odd[0].split()[0]})")]  # fmt: skip
+
+
+def _missing(output: Output, expected: Mapping[str, Sequence[str]], sealed: set[str]) -> list[Problem]:
+    """Shards of the run's batches that are not there, and shards of which they do not know."""
+    problems = [
+        Problem("missing-shard", tar_name(shard), f"{output.address(tar_name(shard))}: {len(objects)} objects of the run are "
+                "not sealed yet; run it again")
+        for shard, objects in sorted(expected.items()) if shard not in sealed
+    ]  # fmt: skip
+    unknown = sorted(sealed - set(expected)) if expected else []
     problems += [Problem("stray", receipt_name(s), f"{output.address(receipt_name(s))}: no batch of the run has this shard")
                  for s in unknown]  # fmt: skip
     return problems

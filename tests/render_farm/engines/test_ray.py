@@ -18,7 +18,7 @@ from render_farm.run.folder import Run
 from render_farm.run.owner import hold
 from render_farm.run.settings import FarmSettings
 from render_farm.spec import Execution
-from tests.render_farm.engines.objects import SETTINGS, make, started, worker
+from tests.render_farm.engines.objects import SETTINGS, UIDS, make, started, worker
 from tests.render_farm.run.farms import assert_whole, receipts, records, wait_for_none
 
 pytestmark = pytest.mark.slow
@@ -35,6 +35,11 @@ def work(run: Run, settings: FarmSettings = SETTINGS, **more: Any) -> Any:
 
 def living(pids: list[int]) -> list[int]:
     return [pid for pid in pids if psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE]
+
+
+def staged_on(disk: Path) -> set[str]:
+    """Uids that are whole in a staging folder."""
+    return {path.name.split(".", 1)[1] for path in disk.rglob("staging/*") if path.name[0] != "."}
 
 
 def wait_until(condition: Callable[[], bool], within_s: float = 60.0) -> None:
@@ -88,19 +93,25 @@ def test_a_node_dies_in_the_middle(tmp_path: Path, cluster: Any, add_node: Calla
 def test_a_task_process_is_killed(tmp_path: Path, cluster: Any) -> None:
     """Ray tries again; the children of the killed process are gone, and what it had staged is not rendered again."""
     run = make(tmp_path, 12)
+    order = worker(tmp_path, dict.fromkeys(UIDS, "well,well"), view_s=0.1)  # where there are two, attempts are counted
     outcome: list[Any] = []
-    thread = threading.Thread(target=lambda: outcome.append(work(run, worker=worker(tmp_path, {}, view_s=0.1))))
+    thread = threading.Thread(target=lambda: outcome.append(work(run, worker=order)))
     thread.start()
-    wait_until(lambda: len([path for path in (tmp_path / "disk").rglob("staging/*") if path.name[0] != "."]) >= 3)
+    wait_until(lambda: len(staged_on(tmp_path / "disk")) >= 3)
     (child,) = living(started(tmp_path))
     parent = psutil.Process(child).parent()
     assert parent is not None
     assert parent.name().startswith("ray::")
+    parent.suspend()  # so that nothing more is staged between the look and the end
+    staged = staged_on(tmp_path / "disk")
     parent.kill()
     wait_until(lambda: not living([child]), 5.0)
     thread.join(120)
     assert [report.done for report in outcome[0]] == [11]
     assert_whole(run)
+    attempts = {path.stem: path.stat().st_size for path in (tmp_path / "attempts").iterdir()}
+    assert {uid: attempts[uid] for uid in staged} == dict.fromkeys(staged, 1)
+    assert max(attempts.values()) == 2  # the one that was cut off
     assert list((tmp_path / "disk").iterdir()) == []
     assert wait_for_none(tmp_path) == []
 
@@ -157,12 +168,14 @@ def test_one_driver_at_a_time(tmp_path: Path, cluster: Any) -> None:
 
 # ------------------------------------------------------------------------------------------------ a driver of its own
 DRIVER = """\
+import signal
 import sys
 from pathlib import Path
 from render_farm.engines.ray_cluster import run_on_ray
 from render_farm.run.folder import Run
 from tests.render_farm.engines.objects import SETTINGS, worker
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job of a shell is born deaf to it
 folder = Path(sys.argv[1])
 try:
     run_on_ray(Run.open(folder / "run"), SETTINGS, address=sys.argv[2], scratch=folder / "disk",

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -74,9 +75,9 @@ def bash(tmp_path: Path) -> Bash:
     return Bash(tmp_path / "bash")
 
 
-def write(run: Run, folder: Path, **fields: object) -> Path:
+def write(run: Run, folder: Path, **fields: Any) -> Path:
     path = folder / "jobs" / "array.sh"
-    array_script(run, ArrayJob(**({"array": 3} | fields)), path)  # type: ignore[arg-type]
+    array_script(run, ArrayJob(**({"array": 3} | fields)), path)
     subprocess.run(["bash", "-n", str(path)], check=True)
     return path
 
@@ -143,24 +144,22 @@ def test_setup_comes_first_and_may_be_careless(run: Run, bash: Bash, tmp_path: P
 @pytest.mark.parametrize("signals", [1, 2])
 def test_sigterm_reaches_the_worker_and_is_waited_for(run: Run, bash: Bash, tmp_path: Path, signals: int) -> None:
     # the stub sleeps in short steps: bash runs its trap between them
-    process = bash.start(write(run, tmp_path), 0, SLEEPS="1200")
-    bash.wait_until_ready()
-    for _ in range(signals):
-        process.send_signal(signal.SIGTERM)
-    assert process.wait(30) == 130
+    with bash.start(write(run, tmp_path), 0, SLEEPS="1200") as process:
+        bash.wait_until_ready()
+        for _ in range(signals):
+            process.send_signal(signal.SIGTERM)
+        assert process.wait(30) == 130
     assert set((bash.record / "signals").read_text().split()) == {"term"}
-    process.stderr.close()  # type: ignore[union-attr]
 
 
 def test_a_worker_that_takes_its_time_to_stop_is_waited_for(run: Run, bash: Bash, tmp_path: Path) -> None:
     stub = tmp_path / "bash" / "bin" / "turntable-farm"
     stub.write_text(STUB.replace("exit 130", "sleep 0.5; touch $RECORD/staged; exit 3"))
-    process = bash.start(write(run, tmp_path), 0, SLEEPS="1200")
-    bash.wait_until_ready()
-    process.send_signal(signal.SIGTERM)
-    assert process.wait(30) == 3
+    with bash.start(write(run, tmp_path), 0, SLEEPS="1200") as process:
+        bash.wait_until_ready()
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(30) == 3
     assert (bash.record / "staged").exists()
-    process.stderr.close()  # type: ignore[union-attr]
 
 
 def test_options(run: Run, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ import re
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -33,9 +34,9 @@ def square(uid: str, colour: tuple[int, int, int], left: int = 16) -> OrbitImage
     return OrbitImages(uid=uid, orbit=RING24.orbit(10.0, 64, 64), rgba=rgba)
 
 
-def record(uid: str, shard: str, **more: object) -> ObjectRecord:
+def record(uid: str, shard: str, **more: Any) -> ObjectRecord:
     provenance = Provenance(f"caption {EVIL}", f"label {uid}", "CC-BY-4.0", f"author\nof {uid}", "https://example.org")
-    return ObjectRecord(uid, uid, shard, uid, provenance, **{"outcome": "done", "attempts": 1, **more})  # type: ignore[arg-type]
+    return ObjectRecord(uid, uid, shard, uid, provenance, **{"outcome": "done", "attempts": 1, **more})
 
 
 @pytest.fixture
@@ -147,13 +148,33 @@ def test_a_run_without_a_single_orbit_has_a_report(tmp_path):
     seal_shard(output, "000-000000", [lost], {}, context=run_context(RenderSpec(), {}))
     build_manifest(output)
     write_report(output)
-    assert "0.0%" in output.get("report/index.html").decode()
+    page = output.get("report/index.html").decode()
+    assert "0.0%" in page
+    assert "Duplicates" not in page
 
 
 def test_an_output_without_a_manifest_has_none(tmp_path):
     with pytest.raises(RunError, match=r"manifest\.json: is missing; build the manifest first"):
         write_report(open_output(tmp_path))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_duplicates_are_shown_beside_each_other(output, tmp_path):
+    """The largest clusters, with pictures: is what the manifest calls the same the same?"""
+    uid = "dee"
+    images = square(uid, COLOURS["ant"])
+    verdict = examine((images,), {}, Filters())
+    write_orbit(tmp_path / "staging" / uid, images)
+    twin = record(uid, "000-000001", orbits=("ring24",), quality=verdict.quality, stages={"render_s": 1.0}, wall_s=1.0)
+    seal_shard(output, "000-000001", [twin], {uid: tmp_path / "staging" / uid}, context=run_context(RenderSpec(), {}))
+    build_manifest(output)
+    write_report(output, most_sheets=1)
+    page = output.get("report/index.html").decode()
+    assert "2 by picture" in page
+    cluster = page[page.index('class="likes"') : page.index('id="sheets"')]
+    assert cluster.index('title="ant"') < cluster.index('title="bee"') < cluster.index('title="dee"')
+    assert "<b>3</b>" in cluster
+    assert "1 of 2 shards, evenly spread" in page
 
 
 def test_no_sheets_if_none_are_wanted(output):

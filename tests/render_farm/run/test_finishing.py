@@ -1,12 +1,16 @@
 """Finishers: EXRs in, staged objects out; one that dies or hangs is replaced and its object given to the next."""
 
+import errno
 import os
 import signal
+import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable
+from multiprocessing import Pipe
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -64,12 +68,12 @@ def render(tmp_path: Path, staging: Staging) -> Callable[..., FinishJob]:
 class Pool:
     """A pool, and what it told."""
 
-    def __init__(self, staging: Staging, count: int = 1, **more: object) -> None:
+    def __init__(self, staging: Staging, count: int = 1, **more: Any) -> None:
         self.done: list[tuple[Lease, Finished]] = []
         self.broken: list[Exception] = []
         self.pool = FinisherPool(
             count, staging, on_done=lambda lease, finished: self.done.append((lease, finished)),
-            on_broken=self.broken.append, **more,  # type: ignore[arg-type]
+            on_broken=self.broken.append, **more,
         )  # fmt: skip
 
     def finish(self, *jobs: FinishJob) -> list[Finished]:
@@ -78,6 +82,23 @@ class Pool:
         self.pool.close()
         assert self.broken == []
         return [finished for _, finished in self.done]
+
+
+def test_a_finisher_that_cannot_be_started_at_once_is_started_later(render, staging, monkeypatch):
+    """Once its thread died of it, and whoever queued an object waited for ever."""
+    popen, calls = subprocess.Popen, []
+
+    def start(*arguments, **more):
+        calls.append(arguments)
+        if len(calls) == 1:
+            raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+        return popen(*arguments, **more)
+
+    job = render("apple")
+    monkeypatch.setattr("render_farm.run.finishing.subprocess.Popen", start)
+    (finished,) = Pool(staging).finish(job)
+    assert finished.record.outcome == "done"
+    assert len(calls) == 2
 
 
 def test_pictures_become_a_staged_object(render, staging):
@@ -210,3 +231,17 @@ def test_slots_wait_while_the_finishers_are_behind(render, staging, tmp_path):
     pool.close()
     assert late[0] >= 1.0 > max(waited)
     assert len(staging.find_staged()) == 4
+
+
+@pytest.mark.parametrize("cut", ["closed", "reset"])
+def test_a_finisher_whose_scheduler_is_killed_ends_without_a_word(cut, capfd):
+    """Unread answers in its pipe make the kernel say `reset` where it says `end of file` otherwise."""
+    ours, theirs = Pipe()
+    with theirs:
+        code = "import sys; from render_farm.run.finisher import main; main(sys.argv[1:])"
+        child = subprocess.Popen([sys.executable, "-c", code, str(theirs.fileno())], pass_fds=[theirs.fileno()])
+        if cut == "reset":
+            theirs.send("never read by the scheduler")
+    ours.close()
+    assert child.wait(60) == 0
+    assert capfd.readouterr().err == ""

@@ -48,6 +48,11 @@ def test_batches_are_added_one_after_the_other(tmp_path):
     assert again == run
     assert (again.tasks(0), again.tasks(1), again.tasks()) == (first, second, first + second)
     assert [(b.name, b.objects, b.shards) for b in again.batches] == [("000", 3, 2), ("001", 2, 1)]
+    assert again.shards() == {"000-000000": 2, "000-000001": 1, "001-000000": 2}
+    assert list(again.tasks_of(["001-000000", "000-000001"])) == [first[2], *second]
+    assert list(again.tasks_of([])) == []
+    assert again.hashes() == {task.uid: task.sha256 for task in first + second}
+    assert again.newest_tasks([first[0].uid, "none"]).keys() == {first[0].uid}
     assert shard_sizes(again.tasks()) == {"000-000000": 2, "000-000001": 1, "001-000000": 2}
     with pytest.raises(RunError, match="there is no batch 2; this run has 2"):
         run.tasks(2)

@@ -1,11 +1,13 @@
 """Locks end with their process, and a process is told from one that has its id after it."""
 
 import dataclasses
+import errno
 import os
 import signal
 import subprocess
 import sys
 
+import psutil
 import pytest
 
 from render_farm.errors import RunError
@@ -42,6 +44,51 @@ def test_a_lock_that_cannot_be_made_says_so(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(RunError, match=r"cannot make .*lock: .*; choose a folder that can be written to"):
         hold(tmp_path / "file" / "lock").__enter__()
+
+
+def test_a_disk_that_knows_no_locks_says_so(tmp_path, monkeypatch):
+    """Once it was said to be held by another process."""
+
+    def refuse(descriptor, how):
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr("fcntl.flock", refuse)
+    with pytest.raises(RunError) as caught:
+        hold(tmp_path / "lock").__enter__()
+    assert str(caught.value) == (
+        f"cannot lock {tmp_path / 'lock'}: No locks available; choose a folder on a disk of this machine"
+    )
+
+
+def test_a_lock_is_held_on_a_full_disk(tmp_path, monkeypatch):
+    def refuse(*arguments):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("os.pwrite", refuse)
+    with hold(tmp_path / "lock") as owner:
+        assert owner.pid == os.getpid()
+        with pytest.raises(RunError, match="is held by another process: one process at a time"):
+            hold(tmp_path / "lock").__enter__()
+
+
+def test_labels():
+    me = Owner.current()
+    again = Owner.from_label(me.label)
+    assert again is not None
+    assert (again.host, again.pid) == (me.host, me.pid)
+    assert again.is_alive()
+    assert Owner.from_label("a.b") is None
+    assert Owner.from_label(f"x.{me.label}") is None
+
+
+def test_a_process_of_another_user_lives(monkeypatch):
+    """Where /proc hides what it does: it is there all the same."""
+
+    def hidden(pid):
+        raise psutil.AccessDenied(pid)
+
+    monkeypatch.setattr("psutil.Process", hidden)
+    assert Owner(Owner.current().host, 1, 0.0).is_alive()
 
 
 def test_who_lives_and_who_does_not():

@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -53,8 +54,8 @@ BEHAVIOURS = {behaviour.translate(str.maketrans(":,", "__")): behaviour for beha
 """By uid."""
 
 
-def go_on(run: Run, settings: FarmSettings = SETTINGS, **more: object) -> Summary:
-    return run_shards(run, None, settings, worker=FAKE_WORKER, **more)  # type: ignore[arg-type]
+def go_on(run: Run, settings: FarmSettings = SETTINGS, **more: Any) -> Summary:
+    return run_shards(run, None, settings, worker=FAKE_WORKER, **more)
 
 
 @pytest.fixture
@@ -326,3 +327,16 @@ def test_a_summary_knows_what_the_session_cost(tmp_path, monkeypatch):
     assert session.slot_wall_s == pytest.approx(summary.slot_wall_s)
     assert session.render_s == pytest.approx(summary.render_s)
     store.close()
+
+
+def test_a_start_reads_only_tasks_that_are_not_known(tmp_path, monkeypatch):
+    """A million tasks are taken in once, not at every start; a worker reads its own shards' only."""
+    run = fake_run(tmp_path, ["a", "b", "c", "d"], 2)
+    asked: list[list[str]] = []
+    read = Run.tasks_of
+    monkeypatch.setattr(Run, "tasks_of", lambda self, shards: asked.append(list(shards)) or read(self, shards))
+    monkeypatch.setattr(Run, "tasks", lambda self, batch=None: pytest.fail("all tasks are read"))
+    run_shards(run, ["000-000001"], SETTINGS, worker=FAKE_WORKER)
+    go_on(run)
+    go_on(run)
+    assert asked == [["000-000001"], ["000-000000"], []]

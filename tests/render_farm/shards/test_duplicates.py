@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from render_farm.shards import Identity, Kinship, find_kin, split_of
+from render_farm.shards.near import BANDS, FIRST_BLOCK, near_leaders
 
 
 def plain_kin(identities: list[Identity], near_bits: int) -> dict[str, Kinship]:
@@ -93,3 +94,25 @@ def test_splits_have_their_shares_and_do_not_depend_on_others() -> None:
     assert moved == []  # a larger share of train only adds to it
     with pytest.raises(ValueError, match="three shares that add up to 1"):
         split_of("a", (1.2, -0.1, -0.1))
+
+
+def test_a_crowd_is_told_apart_like_a_few() -> None:
+    """As many as take several blocks, with lookalikes in and across them: leaders are those of the plain search."""
+    rng = np.random.default_rng(7)
+    bases = [int.from_bytes(rng.bytes(31), "big") for _ in range(150)]
+    values: dict[int, None] = {}
+    for _ in range(1800):
+        value = bases[rng.integers(len(bases))]
+        for bit in rng.choice(252, rng.integers(0, 17), replace=False):  # up to 32 between two: some are near, some not
+            value ^= 1 << int(bit)
+        values[value] = None
+    leaders: list[int] = []
+    expected = []
+    for index, value in enumerate(values):
+        near = [leader for leader in leaders if (list(values)[leader] ^ value).bit_count() < BANDS]
+        expected.append(near[0] if near else index)
+        leaders += [] if near else [index]
+    # those that differ in fewer bits than there are bands are always found
+    assert near_leaders([f"{value:063x}" for value in values], BANDS - 1) == expected
+    assert len(values) > 4 * FIRST_BLOCK
+    assert 150 < len(leaders) < len(values) / 2

@@ -154,6 +154,16 @@ def test_a_large_file_comes_in_parts_and_is_seen_whole(remote: Output, tmp_path:
     shutil.rmtree(tmp_path, ignore_errors=True)
 
 
+def test_more_receipts_than_one_answer_lists(remote: Output, bucket: str) -> None:
+    """S3 lists a thousand names at a time."""
+    import boto3
+
+    client = boto3.client("s3")
+    for number in range(1003):
+        client.put_object(Bucket=bucket, Key=f"runs/one/receipts/000-{number:06d}.json", Body=b"{}")
+    assert list_receipts(remote) == tuple(f"000-{number:06d}" for number in range(1003))
+
+
 def test_a_missing_bucket_is_named(bucket: str) -> None:
     with pytest.raises(RunError, match=r"^s3://no-such-bucket/run/\S+: cannot be written: .*bucket") as caught:
         check_writable(open_output("s3://no-such-bucket/run"))

@@ -1,5 +1,6 @@
 """Outputs: whole files or none, whatever the place; errors in one line that say what to do."""
 
+import errno
 import hashlib
 import sys
 import uuid
@@ -9,7 +10,7 @@ import pytest
 
 from engine.errors import TurntableError
 from render_farm.errors import RunError
-from render_farm.shards import Output, check_writable, open_output
+from render_farm.shards import Output, check_writable, open_output, outputs
 
 
 @pytest.fixture(params=["folder", "file", "memory", "other"])
@@ -93,9 +94,53 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
 
 def test_a_missing_package_is_named(monkeypatch) -> None:
     monkeypatch.setitem(sys.modules, "s3fs", None)
-    monkeypatch.setattr(sys.modules["fsspec.registry"], "_registry", {})  # another test may have loaded it
-    with pytest.raises(RunError, match=r"^s3://bucket/a: s3:// needs a package that is not here: pip install s3fs \("):
+    loaded = sys.modules["fsspec.registry"]._registry
+    monkeypatch.delitem(loaded, "s3", raising=False)  # another test may have asked for it
+    message = r"^s3://bucket/a: s3:// needs a package that is not here: pip install s3fs \(the extra `s3`\) \("
+    with pytest.raises(RunError, match=message):
         open_output("s3://bucket/a")
+
+
+def test_google_without_its_package_is_named(monkeypatch) -> None:
+    monkeypatch.setitem(sys.modules, "gcsfs", None)
+    with pytest.raises(RunError, match=r"^gs://bucket/a: gs:// needs a package that is not here: pip install gcsfs \("):
+        open_output("gs://bucket/a")
+
+
+def test_new_folders_outlive_a_power_cut(tmp_path: Path, monkeypatch) -> None:
+    """Each folder whose entry is new is synced, from the outside in; a receipt in a folder that is lost seals nothing."""
+    synced: list[Path] = []
+    monkeypatch.setattr(outputs, "sync_folder", synced.append)
+    open_output(tmp_path / "runs" / "one").put_bytes("receipts/a.json", b"{}")
+    assert synced == [tmp_path, tmp_path / "runs", tmp_path / "runs" / "one"]
+    open_output(tmp_path / "runs" / "one").put_bytes("receipts/b.json", b"{}")
+    assert len(synced) == 3
+
+
+def test_an_outage_is_waited_out_once_it_has_answered(monkeypatch, caplog) -> None:
+    """Before anything came back, the address may be wrong: that is said at once."""
+    waits: list[float] = []
+    monkeypatch.setattr(outputs.time, "sleep", waits.append)
+    output = open_output("memory://outage")
+    read, faults = output.fs.cat_file, [OSError(errno.EBUSY, "Slow Down"), ConnectionResetError("by peer")] * 2
+
+    def fail(path: str, **more: object) -> bytes:
+        if faults:
+            raise faults.pop(0)
+        return read(path, **more)
+
+    monkeypatch.setattr(output.fs, "cat_file", fail)
+    with pytest.raises(RunError, match=r"^memory://outage/a: cannot be read: \[Errno 16\] Slow Down$"):
+        output.get("a")
+    assert waits == []
+    output.put_bytes("a", b"whole")
+    assert output.get("a") == b"whole"
+    assert waits == list(outputs.RETRY_S)
+    assert "cannot be read: by peer; trying again in 2 s" in caplog.text
+    faults[:] = [PermissionError("no")]
+    with pytest.raises(RunError, match="access denied"):
+        output.get("a")
+    assert len(waits) == 3  # asking again does not give rights
 
 
 def test_an_unknown_address_is_refused() -> None:

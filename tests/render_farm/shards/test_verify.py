@@ -117,6 +117,19 @@ def test_a_receipt_without_tar_and_a_tar_without_receipt(out: Path) -> None:
     ]  # fmt: skip
 
 
+def test_each_receipt_is_read_once(out: Path, tmp_path: Path, monkeypatch) -> None:
+    run = tmp_path / "run"
+    (run / "batches").mkdir(parents=True)
+    write_batch(run / "batches" / "000.parquet", [ball.task for ball in BALLS[:6]])
+    write_batch(run / "batches" / "001.parquet", [ball.task for ball in BALLS[6:]])
+    output, names = open_output(out), []
+    read = type(output).get
+    monkeypatch.setattr(type(output), "get", lambda self, name: names.append(name) or read(self, name))
+    assert verify(output, run) == []
+    receipts = [name for name in names if name.startswith("receipts/")]
+    assert len(receipts) == len(set(receipts)) == 4
+
+
 def test_an_old_or_missing_manifest_is_found(out: Path, tmp_path: Path) -> None:
     seal(open_output(out), tmp_path / "more", Ball("late", shard="002-000000"))
     assert found(out) == [("stale-manifest", "manifest/manifest.json")]

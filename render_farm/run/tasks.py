@@ -1,0 +1,72 @@
+"""The frozen batches, read as little as is needed: of 800,000 tasks, a node of a cluster wants one shard's.
+
+A whole batch of that size is 2 GB of Python objects. Names and sizes of shards come from one column; tasks of some shards
+from a pass over the file that keeps only theirs. Row groups that cannot hold them are passed over.
+"""
+
+from collections import Counter
+from collections.abc import Collection, Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from render_farm.catalogue.batches import PROVENANCE, REFUSAL
+from render_farm.errors import RunError
+from render_farm.records import Provenance, Refusal, Task
+
+ROWS = 16384
+"""Decoded at a time."""
+
+
+def count_tasks(path: Path) -> Counter[str]:
+    """Return how many tasks of a batch each shard has. Raises RunError where the file cannot be read."""
+    try:
+        values = pc.value_counts(pq.read_table(path, columns=["shard"])["shard"])
+    except (pa.ArrowException, OSError) as error:
+        raise _unreadable(path, error) from error
+    return Counter({entry["values"]: entry["counts"] for entry in values.to_pylist()})
+
+
+def read_hashes(path: Path) -> dict[str, str]:
+    """Return uid -> sha256 of a batch's files. Raises RunError where the file cannot be read."""
+    try:
+        table = pq.read_table(path, columns=["uid", "sha256"])
+    except (pa.ArrowException, OSError) as error:
+        raise _unreadable(path, error) from error
+    return dict(zip(table["uid"].to_pylist(), table["sha256"].to_pylist(), strict=True))
+
+
+def iter_tasks(path: Path, column: Literal["shard", "uid"], values: Collection[str]) -> Iterator[Task]:
+    """Give the tasks whose shard or uid is one of some, in the batch's order. Raises RunError as the others."""
+    wanted = pa.array(sorted(set(values)), pa.string())
+    try:
+        with pq.ParquetFile(path) as file:
+            groups = [index for index in range(file.num_row_groups) if _may_hold(file, index, column, values)]
+            for rows in file.iter_batches(ROWS, row_groups=groups) if groups else ():
+                kept = rows.filter(pc.is_in(rows[column], value_set=wanted))
+                yield from map(_task, kept.to_pylist())
+    except (pa.ArrowException, OSError) as error:
+        raise _unreadable(path, error) from error
+
+
+def _may_hold(file: pq.ParquetFile, group: int, column: str, values: Collection[str]) -> bool:
+    """By the smallest and the largest value in it; True where the file does not say."""
+    known = file.metadata.row_group(group).column(file.schema_arrow.get_field_index(column)).statistics
+    if known is None or not known.has_min_max:
+        return True
+    return any(known.min <= value <= known.max for value in values)
+
+
+def _task(row: dict[str, Any]) -> Task:
+    provenance = Provenance(**{name: row.pop(name) for name in PROVENANCE})
+    refusal = {name: row.pop(f"refusal_{name}") for name in REFUSAL}
+    return Task(**row, provenance=provenance, refusal=None if refusal["reason"] is None else Refusal(**refusal))
+
+
+def _unreadable(path: Path, error: Exception) -> RunError:
+    reason = str(error).splitlines()[0]
+    return RunError(f"{path}: expected a batch of tasks (Parquet), found a file that cannot be read ({reason}); copy it "
+                    "again from the run that made it")  # fmt: skip
