@@ -7,10 +7,12 @@ A shard that is sealed is not read again, so a run that was stopped goes on.
 
 import hashlib
 import logging
+import os
 import tempfile
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from multiprocessing import get_context
@@ -19,7 +21,7 @@ from typing import Any, Literal
 
 from engine.command_line import product_version
 from engine.errors import OrbitError
-from render_farm.assets import uid_from_name
+from render_farm.catalogue.entry import unique_uids
 from render_farm.catalogue.scan import shard_name
 from render_farm.checks import examine
 from render_farm.errors import RunError
@@ -43,11 +45,19 @@ def find_objects(root: Path) -> dict[str, Path]:
     Raises:
         RunError: there are none.
     """
-    found = {uid_from_name(f"{path.parent.relative_to(root)}.x".replace("/", "_")): path.parent
-             for path in sorted(root.rglob(VIEWS)) if path.is_dir()}  # fmt: skip
+    found = sorted(_objects(root))
     if not found:
         raise RunError(f"{root}: expected folders of G-Objaverse ({VIEWS}/00000/00000.json ...) in it, found none")
-    return found
+    places = [f"{folder.relative_to(root).as_posix()}.x" for folder in found]  # a suffix, to be taken off
+    return dict(zip(unique_uids(places), found, strict=True))
+
+
+def _objects(root: Path) -> Iterator[Path]:
+    """Without a look into the forty folders of each."""
+    for base, folders, _ in os.walk(root):
+        if VIEWS in folders:
+            yield Path(base)
+            folders.remove(VIEWS)
 
 
 def adopt_gobjaverse(
@@ -92,23 +102,23 @@ def adopt_gobjaverse(
         out=out,
         orbits=orbits,
         depth=depth,
-        known=dict(known or {}),
         filters=filters or Filters(),
         quality=quality,
     )
+    theirs = [{uid: known[uid] for uid in found if uid in known} if known else {} for found in todo.values()]
     done = 0
     with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
-        for number, succeeded in enumerate(pool.map(seal, todo, todo.values())):
+        for number, succeeded in enumerate(pool.map(seal, todo, todo.values(), theirs)):
             done += succeeded
             if progress is not None:
                 progress(len(members) - len(todo) + number + 1, len(members))
     return done
 
 
-def _seal(shard: str, objects: Mapping[str, Path], **settings: Any) -> int:
+def _seal(shard: str, objects: Mapping[str, Path], known: Mapping[str, Provenance], **settings: Any) -> int:
     with tempfile.TemporaryDirectory(prefix=f"adopt-{shard}.") as place:
         staging = Staging(Path(place))
-        records = list(_records(shard, objects, staging, **settings))
+        records = list(_records(shard, objects, staging, known=known, **settings))
         staged = {record.uid: staging.path(shard, record.uid) for record in records if record.outcome == "done"}
         context = {"spec_digest": CONTEXT, "versions": {"turntable": product_version()}}
         seal_shard(open_output(settings["out"]), shard, records, staged, context=context)
@@ -145,5 +155,6 @@ def _digest(folder: Path) -> str:
     """Stand-in for the asset's sha256: of all poses and one picture. All pictures are many megabytes."""
     digest = hashlib.sha256()
     for path in [*sorted((folder / VIEWS).glob("*/*.json")), *sorted((folder / VIEWS).glob("00000/00000.png"))]:
-        digest.update(path.read_bytes())
+        with suppress(OSError):  # reading the object will say so, of this object alone
+            digest.update(path.read_bytes())
     return digest.hexdigest()

@@ -6,18 +6,20 @@ pixels than a run allows. `gltf_header.py` and `ply_header.py` read theirs.
 """
 
 import hashlib
+import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
 
 from render_farm.errors import FarmError
+from render_farm.gltf_budget import part_uris, place_of
 from render_farm.gltf_header import check_glb, check_gltf
 from render_farm.ply_header import check_ply
 from render_farm.spec import AssetPolicy
 
 FORMATS = (".glb", ".gltf", ".obj", ".fbx", ".ply", ".stl", ".usd", ".usda", ".usdc", ".usdz", ".dae", ".abc", ".blend")
 """What the worker imports, by suffix."""
-CHECKS_VERSION = 1
+CHECKS_VERSION = 2
 """Raised whenever the same file may pass or fail where it did not before: what was found out earlier is then forgotten."""
 MAGIC: dict[str, tuple[bytes, ...]] = {
     ".usdc": (b"PXR-USDC",),
@@ -43,6 +45,9 @@ DISGUISES: tuple[tuple[bytes, str, str], ...] = (
 )
 """What is saved under a model's name by mistake: how it begins (small letters), what it is, what to do."""
 NOT_ALLOWED = re.compile(r"[^A-Za-z0-9_-]+")
+LONGEST_UID = 120
+"""File names hold it, and much besides: 255 bytes in all."""
+HASH_BYTES = 6
 STL_HEADER_BYTES, STL_TRIANGLE_BYTES = 84, 50
 
 
@@ -55,7 +60,7 @@ class Asset:
     suffix: str
     """Format: lower case, with the dot."""
     sha256: str
-    """Of its bytes, hexadecimal."""
+    """Of its bytes, hexadecimal; of a .gltf that names files, of theirs as well: they are the model."""
     uid: str
     """Its name in file names: letters, digits, '_', '-'."""
     size_bytes: int
@@ -65,9 +70,24 @@ class Asset:
 def uid_from_name(name: str) -> str:
     """Return a file's stem as an id: runs of anything but letters, digits, '_' and '-' become one '_'.
 
-    Dots go too, since the names of an orbit's files are split at them.
+    Dots go too, since the names of an orbit's files are split at them. Long ones end with a hash of the whole name.
     """
-    return NOT_ALLOWED.sub("_", Path(name).stem).strip("_") or "object"
+    uid = NOT_ALLOWED.sub("_", Path(name).stem).strip("_") or "object"
+    return uid if len(uid) <= LONGEST_UID else f"{uid[: LONGEST_UID - 1 - 2 * HASH_BYTES]}_{short_hash(name)}"
+
+
+def short_hash(name: str) -> str:
+    """Return twelve hexadecimal digits that tell names apart which would become one id."""
+    return hashlib.blake2b(name.encode(errors="surrogatepass"), digest_size=HASH_BYTES).hexdigest()
+
+
+def check_uid(uid: str) -> str | None:
+    """Return what is wrong with a uid, or None."""
+    if not uid or NOT_ALLOWED.search(uid):
+        return f"a uid must hold letters, digits, '_' and '-' only, got {uid!r}"
+    if len(uid) > LONGEST_UID:
+        return f"a uid must have at most {LONGEST_UID} characters, got {len(uid)}: {uid!r}"
+    return None
 
 
 def load_asset(path: Path, uid: str | None = None, policy: AssetPolicy | None = None) -> Asset:
@@ -81,21 +101,21 @@ def load_asset(path: Path, uid: str | None = None, policy: AssetPolicy | None = 
     Raises:
         FarmError: it is not there, not a file, of no known format, or visibly broken.
     """
-    if uid is not None and (not uid or NOT_ALLOWED.search(uid)):
-        raise FarmError("malformed", f"uid must hold letters, digits, '_' and '-' only, got {uid!r}; try "
-                        f"{uid_from_name(uid + '.x')!r}")  # fmt: skip
-    if not path.exists():
-        raise FarmError("missing-file", f"{path}: there is no such file; check the path")
-    if not path.is_file():
-        raise FarmError("not-a-file", f"{path}: expected a model file, found a folder; name one file in it")
-    suffix = path.suffix.lower()
-    if suffix not in FORMATS:
-        raise FarmError("unknown-format", f"{path.name}: expected one of {' '.join(FORMATS)}, found "
-                        f"{suffix or 'no suffix'!r}; convert it to .glb")  # fmt: skip
+    problem = None if uid is None else check_uid(uid)
+    if uid is not None and problem is not None:
+        raise FarmError("malformed", f"{problem}; try {uid_from_name(uid + '.x')!r}")
     try:
+        if not path.exists():
+            raise FarmError("missing-file", f"{path}: there is no such file; check the path")
+        if not path.is_file():
+            raise FarmError("not-a-file", f"{path}: expected a model file, found a folder; name one file in it")
+        suffix = path.suffix.lower()
+        if suffix not in FORMATS:
+            raise FarmError("unknown-format", f"{path.name}: expected one of {' '.join(FORMATS)}, found "
+                            f"{suffix or 'no suffix'!r}; convert it to .glb")  # fmt: skip
         size_bytes = path.stat().st_size
         check_header(path, suffix, size_bytes, policy or AssetPolicy())
-        digest = _sha256(path)
+        digest = _digest(path, suffix)
     except OSError as error:
         raise FarmError("not-a-file", f"{path}: cannot be read: {error.strerror}; check its permissions") from error
     return Asset(path.resolve(), suffix, digest, uid or uid_from_name(path.name), size_bytes)
@@ -110,9 +130,9 @@ def check_header(path: Path, suffix: str, size_bytes: int, policy: AssetPolicy) 
                         "(max_file_bytes)")  # fmt: skip
     _check_disguise(path, suffix)
     if suffix == ".glb":
-        check_glb(path, size_bytes, policy.max_triangles)
+        check_glb(path, size_bytes, policy)
     elif suffix == ".gltf":
-        check_gltf(path, policy.max_triangles)
+        check_gltf(path, policy)
     elif suffix == ".ply":
         check_ply(path, size_bytes, policy.max_triangles)
     elif suffix == ".stl":
@@ -154,6 +174,17 @@ def _check_stl(path: Path, size_bytes: int, max_triangles: int) -> None:
         )
 
 
-def _sha256(path: Path) -> str:
+def _digest(path: Path, suffix: str) -> str:
+    parts = part_uris(json.loads(path.read_bytes())) if suffix == ".gltf" else []
+    own = sha256_of(path)
+    if not parts:
+        return own
+    places = [place_of(path, uri) for uri in parts]
+    digests = [own, *(sha256_of(place) if place.is_file() else "" for place in places)]
+    return hashlib.sha256(" ".join(digests).encode()).hexdigest()
+
+
+def sha256_of(path: Path) -> str:
+    """Return the hash of a file's bytes, hexadecimal. Raises OSError."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -185,7 +185,7 @@ class Blender:
                     self._hello = event
                 elif on_event is not None:
                     on_event(event)
-        except BaseException as error:
+        except BaseException as error:  # Ctrl-C and whatever on_event raises, too: the child is out of step then
             if isinstance(error, FarmError) and not error.detail and self._child is not None:
                 error.detail = self._child.kill().tail
             self._discard()

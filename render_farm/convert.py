@@ -48,14 +48,19 @@ def read_channels(path: Path) -> Channels:
     """Return every channel of every part, named PASS.COMPONENT without the view layer's name.
 
     Blender 4.5 writes one part, Blender 5 one for each pass unless told otherwise: both are read.
+
+    Raises:
+        FarmError: `bad-output`: it is no EXR, or cut off.
     """
     try:
         file = OpenEXR.File(str(path), separate_channels=True)
         named = [(name, channel.pixels) for part in file.parts for name, channel in part.channels.items()]
-    except Exception as error:
+    except (OSError, RuntimeError, ValueError) as error:
         raise FarmError(
             "bad-output", f"{path.name}: Blender's EXR cannot be read ({error}); is the disk full?"
         ) from error
+    if not named:  # OpenEXR drops a part whose pixels are cut off, and only prints that it does
+        raise FarmError("bad-output", f"{path.name}: Blender's EXR cannot be read (it is cut off); is the disk full?")
     return {".".join(name.split(".")[-2:]): np.asarray(pixels, np.float32) for name, pixels in named}
 
 

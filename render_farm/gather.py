@@ -15,7 +15,8 @@ from engine.files import Normalisation, OrbitImages
 from engine.geometry import frames
 from render_farm.blender import JobResult, full_disk
 from render_farm.cameras import PlannedOrbit
-from render_farm.convert import Channels, ViewImages, convert_view, read_channels
+from render_farm.checks.pictures import measure_coverage
+from render_farm.convert import Channels, convert_view, read_channels
 from render_farm.errors import FarmError
 from render_farm.job import Job, OrbitJob, ViewJob
 from render_farm.process import Event
@@ -114,18 +115,23 @@ def gather(
 
 
 def _arrays(item: PlannedOrbit, paths: Sequence[Path], passes: tuple[str, ...]) -> dict[str, Any]:
-    """Stack the views of one orbit, one file at a time."""
+    """Stack the views of one orbit, one file at a time: a hundred large pictures are in memory once, not twice."""
     if len(paths) != len(item.orbit):
         raise FarmError("bad-output", f"{item.orbit.name}: expected {len(item.orbit)} EXRs, found {len(paths)}")
-    views: list[ViewImages] = []
+    arrays: dict[str, Any] = {}
     shape = (item.orbit.height, item.orbit.width)
-    for path, pose in zip(paths, item.orbit.T_world_camera, strict=True):
+    for index, (path, pose) in enumerate(zip(paths, item.orbit.T_world_camera, strict=True)):
         view = convert_view(_read(path, shape), passes, pose)
         if view.rgba.shape[:2] != shape:
             raise FarmError("bad-output", f"{path.name} must be {shape[0]} x {shape[1]}, got {view.rgba.shape[:2]}")
-        views.append(view)
-    kinds = [kind for kind in KINDS if getattr(views[0], kind) is not None]
-    return {kind: np.stack([getattr(view, kind) for view in views]) for kind in kinds}
+        for kind in KINDS:
+            image = getattr(view, kind)
+            if image is None:
+                continue
+            if kind not in arrays:
+                arrays[kind] = np.empty((len(paths), *image.shape), image.dtype)
+            arrays[kind][index] = image
+    return arrays
 
 
 def _read(path: Path, shape: tuple[int, int]) -> Channels:
@@ -158,9 +164,7 @@ def asset_facts(imported: Event) -> dict[str, Any]:
 
 def border_warnings(rgba: UInt8[np.ndarray, "n h w 4"]) -> list[str]:
     """A sentence if the object touches the edge of pictures: it is cropped there."""
-    alpha = rgba[..., 3]
-    edges = np.stack([alpha[:, 0].max(1), alpha[:, -1].max(1), alpha[:, :, 0].max(1), alpha[:, :, -1].max(1)])
-    touching = np.flatnonzero(edges.max(0) > 0).tolist()
+    touching = measure_coverage(np.ascontiguousarray(rgba[..., 3])).cropped_views
     if not touching:
         return []
     return [f"the object reaches the edge of {len(touching)} of {len(rgba)} pictures (first: view {touching[0]})"]

@@ -2,17 +2,29 @@
 
 import base64
 import binascii
-from collections.abc import Sequence
+import io
+import os
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
-from render_farm.image_header import image_size
+from PIL.Image import DecompressionBombError
+from PIL.ImageFile import ImageFile
+from PIL.JpegImagePlugin import JpegImageFile
+from PIL.PngImagePlugin import PngImageFile
+from PIL.WebPImagePlugin import WebPImageFile
 
+File = io.BytesIO | io.BufferedReader
 TRIANGLES, STRIP, FAN = 4, 5, 6
 """Primitive modes, glTF 2.0 section 5.24.4; the others are points and lines."""
-HEADER_BYTES = 1 << 18
-"""How much of a picture is looked at: a JPEG's size may come after a large thumbnail."""
+PICTURES: dict[bytes, Callable[[File], ImageFile]] = {
+    b"\x89PNG": PngImageFile, b"\xff\xd8": JpegImageFile, b"RIFF": WebPImageFile,
+}  # fmt: skip
+"""How the pictures begin that a glTF may hold, and who reads their headers. Not `Image.open`: it refuses to name the size
+of pictures that it takes for bombs, and whether they are is decided here."""
+LARGEST_WEBP = (16383, 16383)
+"""Pixels that a WebP may have (RFC 9649). One that Pillow takes for a bomb all the same, above 0.18e9, counts as so many."""
 
 
 def count_triangles(document: dict[str, Any]) -> int:
@@ -63,27 +75,54 @@ def _shown(document: dict[str, Any], nodes: Sequence[dict[str, Any]]) -> list[in
 
 
 def image_pixels(path: Path, document: dict[str, Any], buffers: Sequence[bytes | memoryview]) -> list[tuple[int, int]]:
-    """Return (width, height) of every picture whose header can be read; one that is not there counts nothing."""
+    """Return (width, height) of every picture whose header can be read; one that cannot be had counts nothing."""
     views = document.get("bufferViews", [])
-    sizes = [image_size(_picture_start(path, image, views, buffers)) for image in document.get("images", [])]
+    sizes = []
+    for image in document.get("images", []):
+        try:
+            with _open_picture(path, image, views, buffers) as file:
+                sizes.append(image_size(file))
+        except (OSError, binascii.Error):
+            continue
     return [size for size in sizes if size is not None]
 
 
-def _picture_start(
+def image_size(file: File) -> tuple[int, int] | None:
+    """Return (width, height) in pixels of a PNG, JPEG or WebP; None if it is none of these (such as KTX2) or cut off."""
+    start = file.read(4)
+    file.seek(0)
+    try:
+        for magic, reader in PICTURES.items():
+            if start.startswith(magic):
+                return reader(file).size
+    except DecompressionBombError:
+        return LARGEST_WEBP
+    except (OSError, SyntaxError, ValueError):  # Pillow's, for what is cut off or broken
+        return None
+    return None
+
+
+def _open_picture(
     path: Path, image: dict[str, Any], views: Sequence[dict[str, Any]], buffers: Sequence[bytes | memoryview]
-) -> bytes:
+) -> File:
     if "bufferView" in image:
         view = views[image["bufferView"]]
         start = view.get("byteOffset", 0)
-        return bytes(buffers[view["buffer"]][start : start + min(view["byteLength"], HEADER_BYTES)])
+        return io.BytesIO(buffers[view["buffer"]][start : start + view["byteLength"]])
     uri = image.get("uri", "")
     if uri.startswith("data:"):
-        try:
-            return base64.b64decode(uri.partition(",")[2][: HEADER_BYTES // 3 * 4])
-        except binascii.Error:
-            return b""
-    place = path.parent / unquote(uri)
-    if not uri or not place.is_file():
-        return b""
-    with place.open("rb") as file:
-        return file.read(HEADER_BYTES)
+        return io.BytesIO(base64.b64decode(uri.partition(",")[2]))
+    return place_of(path, uri).open("rb")
+
+
+def place_of(path: Path, uri: str) -> Path:
+    """Return the file that a glTF names, as Blender finds it: some are written with Windows' separators."""
+    return path.parent / os.path.normpath(unquote(uri.replace("\\", "/")))
+
+
+def part_uris(document: Any) -> list[str]:
+    """Return the files that a glTF document names as buffers and pictures; whatever else is in it, this does not fail."""
+    lists = [document.get(name) for name in ("buffers", "images")] if isinstance(document, dict) else []
+    items = [item for found in lists if isinstance(found, list) for item in found if isinstance(item, dict)]
+    uris = [item.get("uri") for item in items]
+    return [uri for uri in uris if isinstance(uri, str) and uri and not uri.startswith("data:")]

@@ -10,13 +10,13 @@ import mmap
 import struct
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote
 
 import numpy as np
 from jaxtyping import Float
 
 from render_farm.errors import FarmError
-from render_farm.gltf_budget import count_triangles, image_pixels
+from render_farm.gltf_budget import count_triangles, image_pixels, place_of
+from render_farm.spec import AssetPolicy
 
 GLB_MAGIC, JSON_CHUNK, BIN_CHUNK = b"glTF", b"JSON", b"BIN\x00"
 FLOAT32 = 5126
@@ -26,19 +26,18 @@ MAX_BUFFER_BYTES = 1 << 32
 """A GLB holds no more."""
 READABLE = frozenset({
     "EXT_mesh_gpu_instancing", "EXT_texture_webp", "KHR_animation_pointer", "KHR_draco_mesh_compression",
-    "KHR_lights_punctual", "KHR_materials_anisotropy", "KHR_materials_clearcoat", "KHR_materials_dispersion",
-    "KHR_materials_emissive_strength", "KHR_materials_ior", "KHR_materials_iridescence",
-    "KHR_materials_pbrSpecularGlossiness", "KHR_materials_sheen", "KHR_materials_specular",
+    "KHR_lights_punctual", "KHR_materials_anisotropy", "KHR_materials_clearcoat", "KHR_materials_emissive_strength",
+    "KHR_materials_ior", "KHR_materials_pbrSpecularGlossiness", "KHR_materials_sheen", "KHR_materials_specular",
     "KHR_materials_transmission", "KHR_materials_unlit", "KHR_materials_variants", "KHR_materials_volume",
     "KHR_mesh_quantization", "KHR_texture_transform",
 })  # fmt: skip
-"""Extensions that a file may require: Blender reads them, or loses no more than a material's finer points. Draco depends
-on the build (some bpy wheels lack its library): the worker says so where it is missing."""
+"""Extensions that a file may require: `extensions_managed` of Blender 4.5's importer, which stops at all others. Draco
+depends on the build (some bpy wheels lack its library): the worker says so where it is missing."""
 
 Data = bytes | memoryview
 
 
-def check_glb(path: Path, size_bytes: int, max_triangles: int) -> None:
+def check_glb(path: Path, size_bytes: int, policy: AssetPolicy) -> None:
     """Raise FarmError unless a GLB is whole, readable and within the budgets."""
     with path.open("rb") as file:
         header = file.read(12)
@@ -61,7 +60,7 @@ def check_glb(path: Path, size_bytes: int, max_triangles: int) -> None:
                 if JSON_CHUNK not in chunks:
                     raise FarmError("malformed", f"{path.name}: GLB without its JSON chunk; export it again")
                 document = _parse(path.name, bytes(chunks[JSON_CHUNK]))
-                problem = _problem(path, document, chunks.get(BIN_CHUNK), max_triangles)
+                problem = _problem(path, document, chunks.get(BIN_CHUNK), policy)
             finally:
                 for chunk in chunks.values():
                     chunk.release()
@@ -69,17 +68,17 @@ def check_glb(path: Path, size_bytes: int, max_triangles: int) -> None:
         raise problem
 
 
-def check_gltf(path: Path, max_triangles: int) -> None:
+def check_gltf(path: Path, policy: AssetPolicy) -> None:
     """Raise FarmError unless a .gltf is whole, readable and within the budgets."""
-    problem = _problem(path, _parse(path.name, path.read_bytes()), None, max_triangles)
+    problem = _problem(path, _parse(path.name, path.read_bytes()), None, policy)
     if problem is not None:
         raise problem
 
 
-def _problem(path: Path, document: dict[str, Any], binary: Data | None, max_triangles: int) -> FarmError | None:
+def _problem(path: Path, document: dict[str, Any], binary: Data | None, policy: AssetPolicy) -> FarmError | None:
     """What is wrong, without a traceback: its frames would keep views of a mapped file that is to be closed."""
     try:
-        check_document(path, document, binary, max_triangles)
+        check_document(path, document, binary, policy)
     except FarmError as error:
         return FarmError(error.reason, error.args[0])
     return None
@@ -120,24 +119,29 @@ def _parse(name: str, text: bytes) -> dict[str, Any]:
     return document
 
 
-def check_document(path: Path, document: dict[str, Any], binary: Data | None, max_triangles: int) -> None:
+def check_document(path: Path, document: dict[str, Any], binary: Data | None, policy: AssetPolicy) -> None:
     """Raise FarmError for what Blender cannot read, what is not there, what is no number, and what is too much."""
-    unreadable = sorted(set(document.get("extensionsRequired", ())) - READABLE)
+    required = document.get("extensionsRequired", [])
+    unreadable = sorted({str(name) for name in required} - READABLE) if isinstance(required, list) else []
     if unreadable:
         raise FarmError("unsupported-extension", f"{path.name}: requires the glTF extension {', '.join(unreadable)}, "
                         "which Blender does not read; export it without")  # fmt: skip
     try:
         triangles = count_triangles(document)
-    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+    except (AttributeError, IndexError, KeyError, OverflowError, TypeError, ValueError) as error:
         raise FarmError("malformed", f"{path.name}: its glTF nodes and meshes name what is not there "
                         f"({type(error).__name__}: {error}); export it again") from error  # fmt: skip
-    if triangles > max_triangles:
+    if triangles > policy.max_triangles:
         raise FarmError("too-large", f"{path.name}: {triangles} triangles, instances counted, more than the "
-                        f"{max_triangles} allowed (max_triangles)")  # fmt: skip
+                        f"{policy.max_triangles} allowed (max_triangles)")  # fmt: skip
     try:
         buffers = [
             _load_buffer(path, index, buffer, binary) for index, buffer in enumerate(document.get("buffers", ()))
         ]
+        size_bytes = sum(len(buffer) for buffer in buffers)
+        if size_bytes > policy.max_file_bytes:
+            raise FarmError("too-large", f"{path.name}: its buffers hold {size_bytes} bytes, more than the "
+                            f"{policy.max_file_bytes} allowed (max_file_bytes)")  # fmt: skip
         _check_pictures(path, document, buffers)
         _check_positions(path.name, document, buffers)
     except (AttributeError, IndexError, KeyError, OverflowError, TypeError, ValueError) as error:
@@ -167,10 +171,10 @@ def _load_buffer(path: Path, index: int, buffer: dict[str, Any], binary: Data | 
                 "malformed", f"{path.name}: buffer {index} is no base64 ({error}); export it again"
             ) from error
     else:
-        place = path.parent / unquote(uri)
+        place = place_of(path, uri)
         if not place.is_file():
             raise FarmError("missing-file", f"{path.name}: its buffer {uri!r} is not beside it; copy it there")
-        data = place.read_bytes()
+        data = np.memmap(place, np.uint8, "r").data if place.stat().st_size else b""
     if len(data) < int(buffer.get("byteLength", 0)):
         raise FarmError("truncated", f"{path.name}: truncated glTF: buffer {index} promises {buffer['byteLength']} "
                         f"bytes, {len(data)} are there; fetch it again")  # fmt: skip

@@ -10,8 +10,9 @@
 Known from the dataset's own code (modelscope/richdreamer, dataset/gobjaverse) and from loaders that agree with it: poses
 are OpenCV axes in a +Z-up world; the EXR's R, G, B are normals of Unity's left-handed world (ours: -R, -B, G) and A is
 depth, used there as planar z, wrong at edges, where it is nearer than any object can be. Uncertain, hence arguments: one
-answer of the authors (richdreamer issue 48) calls the depth a distance, their warping example does not. What contradicts the layout is refused: normals that look away from
-their cameras, cameras that do not look at the origin, a ring that does not close.
+answer of the authors (richdreamer issue 48) calls the depth a distance, their warping example does not. What contradicts
+the layout is refused: normals that look away from their cameras, cameras that do not look at the origin, a ring that does
+not close.
 """
 
 import json
@@ -226,7 +227,7 @@ class _Reader:
                 if mode == "RGBA" and "A" not in image.getbands():
                     raise OrbitError(f"{path}: expected RGBA, found {image.mode}: no alpha says what is the object")
                 return np.asarray(image.convert(mode))
-        except OSError as error:
+        except (OSError, SyntaxError, ValueError) as error:  # Pillow's, for what is cut off or broken inside
             raise OrbitError(f"{path}: the picture cannot be read ({error}); download the object again") from error
 
     def _material(self, index: int, seen: Bool[np.ndarray, "h w"]) -> UInt8[np.ndarray, "h w 2"] | None:
@@ -266,8 +267,10 @@ def _exr_channels(path: Path) -> Float[np.ndarray, "h w 4"]:
     try:
         parts = OpenEXR.File(str(path), separate_channels=True).parts
         named = {name: channel.pixels for part in parts for name, channel in part.channels.items()}
-    except Exception as error:
+    except (OSError, RuntimeError, ValueError) as error:
         raise OrbitError(f"{path}: the EXR cannot be read ({error}); download the object again") from error
+    if not named:  # OpenEXR drops a part whose pixels are cut off, and only prints that it does
+        raise OrbitError(f"{path}: the EXR cannot be read (it is cut off); download the object again")
     missing = [name for name in "RGBA" if name not in named]
     if missing:
         raise OrbitError(

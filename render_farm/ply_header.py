@@ -3,6 +3,7 @@
 G. Turk, The PLY Polygon File Format (1994).
 """
 
+import mmap
 import re
 from pathlib import Path
 from typing import Any
@@ -32,13 +33,14 @@ def check_ply(path: Path, size_bytes: int, max_triangles: int) -> None:
     if end < 0:
         raise FarmError("truncated", f"{path.name}: truncated PLY: its header has no end; fetch it again")
     body = start.find(b"\n", end) + 1
-    faces = re.search(rb"^element face (\d+)\s*$", start[:end], re.MULTILINE)
+    faces = re.search(rb"^element face (\d{1,18})\s*$", start[:end], re.MULTILINE)
     if faces is not None and int(faces[1]) > max_triangles:
         raise FarmError("too-large", f"{path.name}: {int(faces[1])} faces, more than the {max_triangles} triangles allowed "
                         "(max_triangles)")  # fmt: skip
     kind, count, vertex = _parse_header(path.name, start[:end].decode("ascii", "replace"))
     if kind == "ascii":
-        broken = NOT_A_NUMBER.search(path.read_bytes(), body) is not None
+        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
+            broken = NOT_A_NUMBER.search(mapped, body) is not None
     elif vertex is None:
         return  # lists among the vertices, or another element first: only reading all of it would tell
     else:
@@ -68,6 +70,8 @@ def _parse_header(name: str, header: str) -> "tuple[str, int, np.dtype[Any] | No
     order = ">" if kinds[0] == "binary_big_endian" else "<"
     try:
         count = int(lines[elements[0]][2])
+        if count < 0:
+            raise ValueError(f"{count} vertices")
         return kinds[0], count, np.dtype([(p[2], order + SCALARS[p[1]]) for p in properties])
     except (ValueError, IndexError) as error:
         raise FarmError("malformed", f"{name}: its PLY header cannot be read ({error}); export it again") from error

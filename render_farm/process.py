@@ -67,12 +67,16 @@ class StoppedError(TurntableError):
 MALLOC_THRESHOLD = str(128 * 1024)
 
 
+def python_path() -> str:
+    """Return a PYTHONPATH for children: our packages first, then what our own says."""
+    root = str(Path(__file__).parents[1])
+    return os.pathsep.join([root, *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))])
+
+
 def child_environment(scratch: Path, threads: int, device: str = "cpu") -> dict[str, str]:
     """Return the environment of a worker: our packages found, its settings and temporary files in `scratch`."""
-    root = str(Path(__file__).parents[1])
-    paths = [root, *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
     return os.environ | {
-        "PYTHONPATH": os.pathsep.join(paths),
+        "PYTHONPATH": python_path(),
         "PYTHONUNBUFFERED": "1",
         "BLENDER_USER_RESOURCES": str(scratch / "blender"),
         "TMPDIR": str(scratch),

@@ -2,15 +2,13 @@
 
 load_asset -> task_seed -> plan_orbits -> make_job -> Blender.run (python -m render_farm.worker)
                                                            |
-                    EXR of each view -> gather -> OrbitImages -> checks -> UID.ORBIT.json, all orbits or none
+                    EXR of each view -> gather -> OrbitImages -> examine -> UID.ORBIT.json, all orbits or none
 """
 
 import contextlib
 import logging
-import os
 import re
 import shutil
-import socket
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -24,18 +22,25 @@ from engine.files.atomic import sync_folder
 from render_farm.assets import Asset, load_asset
 from render_farm.blender import WORKER, Blender, JobResult
 from render_farm.cameras import PlannedOrbit, plan_orbits
+from render_farm.checks import examine
 from render_farm.errors import FarmError
 from render_farm.gather import gather, make_job
 from render_farm.process import Event
-from render_farm.records import Provenance
+from render_farm.records import Filters, Provenance
+from render_farm.run.owner import Owner
 from render_farm.spec import Execution, RenderSpec, task_key, task_seed
 
 log = logging.getLogger(__name__)
 
-PARTIAL = re.compile(r"\.(?P<host>.+)\.(?P<pid>\d+)\.[^.]+\.partial")
+PARTIAL = re.compile(r"\.(?P<owner>.+)\.[^.]+\.partial")
 """Names of working folders: who made them."""
 IMAGE = re.compile(r"[a-z_]+_\d+\.(webp|png)")
 """What follows UID.ORBIT. in the names of an orbit's pictures."""
+FLAGS = {
+    "blank": "some pictures are empty, as of a flat object seen from its edge",
+    "over-exposed": "much of the object is clipped to white; lower the light's strength",
+}
+"""What the checks flag, in words; of `cropped` gather has said which views."""
 Progress = Callable[[int, int], None]
 """Called with views done and views in all."""
 
@@ -73,6 +78,7 @@ def render_asset(
     execution: Execution | None = None,
     uid: str | None = None,
     provenance: Provenance | None = None,
+    filters: Filters | None = None,
     progress: Progress | None = None,
     worker: tuple[str, ...] = WORKER,
 ) -> RenderReport:
@@ -85,6 +91,7 @@ def render_asset(
         execution: how.
         uid: the object's id; its file name by default.
         provenance: goes into the json; its source is the file's name by default.
+        filters: what is refused though it is right; the farm's defaults by default.
         progress: is told each finished view.
         worker: command of the child.
 
@@ -104,7 +111,7 @@ def render_asset(
     provenance = replace(provenance, source=provenance.source or asset.path.name)
     with working_folder(out) as scratch:
         result, images = _render(asset, spec, planned, execution or Execution(), provenance, scratch, progress, worker)
-        check_pictures(asset.path.name, images)
+        images = check_pictures(images, result, filters or Filters())
         paths = _commit(images, scratch / "orbits", out, spec)
     warnings = tuple(dict.fromkeys(warning for orbit in images for warning in orbit.renderer["warnings"]))
     for warning in warnings:
@@ -119,10 +126,12 @@ def find_whole(json_paths: tuple[Path, ...], key: str) -> RenderReport | None:
     """Return a report of orbits that are all there, validate, and were made from the same asset and spec."""
     found = []
     for json_path in json_paths:
-        if not json_path.is_file():
-            return None
         try:
+            if not json_path.is_file():
+                return None
             images = read_orbit(json_path)
+        except OSError:  # a name that no file can have, a folder that may not be looked into: said when it is made
+            return None
         except OrbitError as error:
             log.warning("rendering again: %s", error)
             return None
@@ -180,7 +189,7 @@ def _commit(images: tuple[OrbitImages, ...], staged: Path, out: Path, spec: Rend
             sync_folder(out)
             paths = tuple(path.replace(out / path.name) for path in jsons)
             sync_folder(out)
-        except BaseException:
+        except BaseException:  # Ctrl-C as well: orbits are whole or not there
             _remove(out, samples)
             raise
     except OSError as error:
@@ -206,11 +215,12 @@ def working_folder(out: Path) -> Iterator[Path]:
     Raises:
         FarmError: `out` cannot be made or written to.
     """
-    made = [folder for folder in (out, *out.parents) if not folder.exists()]
+    made: list[Path] = []
     try:
+        made += (folder for folder in (out, *out.parents) if not folder.exists())
         out.mkdir(parents=True, exist_ok=True)
         _clear_stale(out)
-        prefix = f".{socket.gethostname().replace('/', '_')}.{os.getpid()}."
+        prefix = f".{Owner.current().label}."
         scratch = Path(tempfile.mkdtemp(prefix=prefix, suffix=".partial", dir=out)).resolve()
     except OSError as error:
         for folder in made:
@@ -230,25 +240,25 @@ def _clear_stale(out: Path) -> None:
     """Remove working folders of processes of this machine that were killed."""
     for folder in out.glob(".*.partial"):
         match = PARTIAL.fullmatch(folder.name)
-        if match and match["host"] == socket.gethostname() and not _is_alive(int(match["pid"])):
+        owner = None if match is None else Owner.from_label(match["owner"])
+        # nobody holds a lock here: of other machines nothing is known
+        if owner is not None and owner.host == Owner.current().host and not owner.is_alive():
             log.info("removing %s, left by a killed run", folder)
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def _is_alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
-
-
 # ------------------------------------------------------------------------------------------------ the result
-def check_pictures(name: str, images: tuple[OrbitImages, ...]) -> None:
-    """Raise FarmError if the pictures cannot be right."""
-    for orbit in images:
-        if not orbit.rgba[..., 3].any():
-            raise FarmError("blank", f"{name}: all {len(orbit.orbit)} pictures are empty: expected the object, found "
-                            "nothing opaque; are its materials fully transparent?", stage="checking")  # fmt: skip
+def check_pictures(images: tuple[OrbitImages, ...], result: JobResult, filters: Filters) -> tuple[OrbitImages, ...]:
+    """Return the pictures with what the farm's checks flag among their warnings.
+
+    Raises:
+        FarmError: they cannot be right, or the filters refuse them: with the farm's own reason and words.
+    """
+    verdict = examine(images, result.imported, filters)
+    if verdict.refusal is not None:
+        raise FarmError(verdict.refusal.reason, verdict.refusal.message, stage=verdict.refusal.stage)
+    flags = [FLAGS[flag] for flag in verdict.flags if flag in FLAGS]
+    return tuple(
+        replace(orbit, renderer={**orbit.renderer, "warnings": [*orbit.renderer["warnings"], *flags]})
+        for orbit in images
+    )

@@ -23,7 +23,7 @@ def spawn(command: Sequence[str], env: Mapping[str, str]) -> "subprocess.Popen[b
     """Start a command with three pipes, in a session and process group of its own.
 
     Raises:
-        OSError: it cannot be started.
+        OSError, ValueError: it cannot be started.
     """
 
     def start() -> "subprocess.Popen[bytes]":
@@ -51,5 +51,5 @@ def _serve(orders: "queue.SimpleQueue[_Order]") -> None:
         start, future = orders.get()
         try:
             future.set_result(start())
-        except OSError as error:
+        except Exception as error:  # noqa: BLE001 - raised where the caller waits; this thread must live on
             future.set_exception(error)

@@ -18,6 +18,8 @@ from render_farm.records import Provenance, Refusal, Task
 FORMAT_KEY, FORMAT = b"turntable.format", b"tasks/1"
 """In the file's metadata; raised whenever a column changes its meaning."""
 PROVENANCE = ("caption", "label", "license", "attribution", "source")
+ROWS = 4096
+"""Read at a time: a million rows as dictionaries are gigabytes."""
 REFUSAL = ("reason", "message", "stage", "detail")
 SCHEMA = pa.schema(
     [
@@ -41,7 +43,7 @@ def write_batch(path: Path, tasks: Sequence[Task]) -> None:
     for name in ("uid", "key"):
         _check_unique(path, name, [getattr(task, name) for task in tasks])
     try:
-        table = pa.Table.from_pylist([_row(task) for task in tasks], SCHEMA)
+        table = pa.Table.from_pydict({name: [_value(task, name) for task in tasks] for name in SCHEMA.names}, SCHEMA)
     except UnicodeEncodeError as error:
         raise RunError(
             f"{path.name}: the text {error.object!r} is not Unicode; rename the file or mend the list"
@@ -69,7 +71,7 @@ def read_batch(path: Path) -> list[Task]:
         what = "another Parquet file" if found is None else f"format {found.decode(errors='replace')!r}"
         raise RunError(f"{path}: expected a batch of tasks of format {FORMAT.decode()!r}, found {what}; use the program that "
                        "made it, or start a new run")  # fmt: skip
-    return [_task(row) for row in table.to_pylist()]
+    return [_task(row) for part in table.to_batches(max_chunksize=ROWS) for row in part.to_pylist()]
 
 
 def _check_unique(path: Path, name: str, values: list[str]) -> None:
@@ -80,10 +82,12 @@ def _check_unique(path: Path, name: str, values: list[str]) -> None:
         seen.add(value)
 
 
-def _row(task: Task) -> dict[str, Any]:
-    row: dict[str, Any] = {name: getattr(task, name) for name in SCHEMA.names[:7]}
-    row |= {name: getattr(task.provenance, name) for name in PROVENANCE}
-    return row | {f"refusal_{name}": None if task.refusal is None else getattr(task.refusal, name) for name in REFUSAL}
+def _value(task: Task, name: str) -> Any:
+    if name in PROVENANCE:
+        return getattr(task.provenance, name)
+    if name.startswith("refusal_"):
+        return None if task.refusal is None else getattr(task.refusal, name.removeprefix("refusal_"))
+    return getattr(task, name)
 
 
 def _task(row: dict[str, Any]) -> Task:

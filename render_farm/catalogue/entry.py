@@ -1,17 +1,15 @@
 """What every source of assets yields: a name, a file, and what is known about it."""
 
-import hashlib
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
-from render_farm.assets import FORMATS, NOT_ALLOWED
+from render_farm.assets import FORMATS, HASH_BYTES, LONGEST_UID, NOT_ALLOWED, short_hash
 from render_farm.records import Provenance, Refusal
 
 Progress = Callable[[int, int], None]
 """Called with how many are done, and of how many."""
-HASH_BYTES = 6
 
 
 @dataclass(frozen=True)
@@ -30,18 +28,17 @@ class Entry:
     """What the source promises the bytes to be; empty: nothing. The scan checks it."""
 
 
-def check_uid(uid: str) -> str | None:
-    """Return what is wrong with a uid, or None."""
-    if uid and not NOT_ALLOWED.search(uid):
-        return None
-    return f"a uid must hold letters, digits, '_' and '-' only, got {uid!r}"
+def plain_text(text: str) -> str:
+    """Return a text that can be stored: what is no Unicode (half an emoji, bytes of a file name) becomes U+FFFD."""
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def unique_uids(places: Sequence[str]) -> list[str]:
     """Name files after their relative paths, folders joined by '_'; the order does not matter.
 
     Where two would have one name, the one whose path is spelt exactly so keeps it (of several formats: the first of
-    FORMATS), and each other gets a hash of its path: what is added later seldom renames what was there.
+    FORMATS), and each other gets a hash of its path: what is added later seldom renames what was there. So does one that
+    would be too long for a file's name.
 
     Args:
         places: relative paths with '/' between their parts.
@@ -53,21 +50,24 @@ def unique_uids(places: Sequence[str]) -> list[str]:
         keepers[uid] = min(keepers.get(uid, rank), rank)
     return [
         uid
-        if _rank(place, uid) == keepers[uid] and (plain_count == 1 or not keepers[uid][0])
-        else f"{uid}_{_hash(place)}"
+        if len(uid) <= LONGEST_UID and _rank(place, uid) == keepers[uid] and (plain_count == 1 or not keepers[uid][0])
+        else _hashed(uid, place)
         for place, uid, plain_count in zip(places, plain, _counts(plain), strict=True)
     ]
 
 
 def _plain(place: str) -> str:
-    stem = str(PurePosixPath(place).with_suffix(""))
-    return re.sub(NOT_ALLOWED, "_", stem).strip("_") or "object"
+    return re.sub(NOT_ALLOWED, "_", _stem(place)).strip("_") or "object"
+
+
+def _stem(place: str) -> str:
+    path = PurePosixPath(place)
+    return str(path.parent / path.stem)
 
 
 def _rank(place: str, uid: str) -> tuple[bool, int, str]:
-    path = PurePosixPath(place)
-    suffix = path.suffix.lower()
-    return (str(path.with_suffix("")) != uid, FORMATS.index(suffix) if suffix in FORMATS else len(FORMATS), place)
+    suffix = PurePosixPath(place).suffix.lower()
+    return (_stem(place) != uid, FORMATS.index(suffix) if suffix in FORMATS else len(FORMATS), place)
 
 
 def _counts(names: Sequence[str]) -> list[int]:
@@ -77,5 +77,5 @@ def _counts(names: Sequence[str]) -> list[int]:
     return [count[name] for name in names]
 
 
-def _hash(place: str) -> str:
-    return hashlib.blake2b(place.encode(errors="surrogateescape"), digest_size=HASH_BYTES).hexdigest()
+def _hashed(uid: str, place: str) -> str:
+    return f"{uid[: LONGEST_UID - 1 - 2 * HASH_BYTES]}_{short_hash(place)}"

@@ -1,9 +1,12 @@
 """What was found out about files, so that a second scan of a million of them is quick. Only a cache: may be removed."""
 
+import logging
 import sqlite3
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+
+LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -40,20 +43,28 @@ class FileCache:
 
     def find(self, path: str, size: int, mtime_ns: int, checks: str) -> Finding | None:
         """Return what is known, if the file has not changed since."""
-        row = self._database.execute(
-            "SELECT sha256, reason, message FROM files WHERE path=? AND size=? AND mtime_ns=? AND checks=?",
-            (path, size, mtime_ns, checks),
-        ).fetchone()
+        try:
+            row = self._database.execute(
+                "SELECT sha256, reason, message FROM files WHERE path=? AND size=? AND mtime_ns=? AND checks=?",
+                (path, size, mtime_ns, checks),
+            ).fetchone()
+        except sqlite3.DatabaseError:  # damaged farther in
+            return None
         return None if row is None else Finding(*row)
 
     def keep(self, rows: Iterable[tuple[str, int, int, str, Finding]]) -> None:
         """Store findings of (path, size, mtime_ns, checks), in one transaction."""
-        self._database.execute("BEGIN")
-        self._database.executemany(
-            "INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?, ?, ?, ?)",
-            [(path, size, mtime, checks, f.sha256, f.reason, f.message) for path, size, mtime, checks, f in rows],
-        )
-        self._database.execute("COMMIT")
+        try:
+            self._database.execute("BEGIN")
+            self._database.executemany(
+                "INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?, ?, ?, ?)",
+                [(path, size, mtime, checks, f.sha256, f.reason, f.message) for path, size, mtime, checks, f in rows],
+            )
+            self._database.execute("COMMIT")
+        except sqlite3.DatabaseError as error:  # a full disk, damage
+            LOG.warning("what was found out about files is not kept: %s", error)
+            if self._database.in_transaction:
+                self._database.execute("ROLLBACK")
 
     def close(self) -> None:
         """Close the file."""

@@ -1,15 +1,18 @@
 """A folder of assets, and all below it."""
 
 import json
+import logging
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from urllib.parse import unquote
 
 from render_farm.assets import FORMATS
-from render_farm.catalogue.entry import Entry, unique_uids
+from render_farm.catalogue.entry import Entry, plain_text, unique_uids
 from render_farm.errors import RunError
+from render_farm.gltf_budget import part_uris, place_of
 from render_farm.records import Provenance
+
+LOG = logging.getLogger(__name__)
 
 
 def folder_entries(folder: Path) -> list[Entry]:
@@ -31,18 +34,22 @@ def folder_entries(folder: Path) -> list[Entry]:
         raise RunError(f"{folder}: found no model in it; expected files ending in {' '.join(FORMATS)}")
     root = folder.resolve()
     return [
-        Entry(uid, root / place, Provenance(source=_shown(place)))
+        Entry(uid, root / place, Provenance(source=plain_text(place)))
         for uid, place in zip(unique_uids(places), places, strict=True)
     ]
 
 
 def _models(folder: Path) -> Iterator[str]:
     """Relative paths with '/'."""
-    for base, folders, names in os.walk(folder):
+    for base, folders, names in os.walk(folder, onerror=_passed_over):
         folders[:] = [name for name in folders if not _is_hidden(name)]
         for name in names:
             if Path(name).suffix.lower() in FORMATS and not _is_hidden(name):
                 yield (Path(base) / name).relative_to(folder).as_posix()
+
+
+def _passed_over(error: OSError) -> None:
+    LOG.warning("%s cannot be looked into (%s): what is in it is left out", error.filename, error.strerror)
 
 
 def _is_hidden(name: str) -> bool:
@@ -51,19 +58,9 @@ def _is_hidden(name: str) -> bool:
 
 def _parts(folder: Path, place: str) -> Iterator[str]:
     """Files that a .gltf names, relative to the folder; a broken .gltf names none and is refused later."""
-    path = folder / place
     try:
-        document = json.loads(path.read_bytes())
-        items = [*document.get("buffers", ()), *document.get("images", ())]
-        uris = [item["uri"] for item in items if isinstance(item.get("uri"), str)]
-    except (OSError, ValueError, AttributeError, TypeError):
+        document = json.loads((folder / place).read_bytes())
+    except (OSError, ValueError, RecursionError):
         return
-    for uri in uris:
-        if not uri.startswith("data:"):
-            named = os.path.normpath(path.parent.relative_to(folder) / unquote(uri))
-            yield Path(named).as_posix()
-
-
-def _shown(place: str) -> str:
-    """A file's name may be no Unicode; what is written about it is."""
-    return place.encode(errors="surrogateescape").decode(errors="replace")
+    for uri in part_uris(document):
+        yield Path(os.path.normpath(place_of(Path(place), uri))).as_posix()

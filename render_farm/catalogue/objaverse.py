@@ -19,7 +19,8 @@ from typing import Any
 
 import objaverse
 
-from render_farm.catalogue.entry import Entry, Progress, check_uid
+from render_farm.assets import check_uid
+from render_farm.catalogue.entry import Entry, Progress
 from render_farm.catalogue.fetching import quietly, raise_if_disk, reason
 from render_farm.catalogue.licences import is_allowed, spdx
 from render_farm.errors import RunError

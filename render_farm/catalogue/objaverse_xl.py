@@ -83,6 +83,7 @@ def objaverse_xl_entries(
     with quietly():
         table = _annotations(choice, folder)
         objects = _objects(table)
+        table = table.set_index("fileIdentifier", drop=False)
         wanted = [item for item in objects if is_allowed(item.license, choice.licences)]
         found: dict[str, str] = {}
         failures: dict[str, str] = {}
@@ -174,11 +175,10 @@ def _fetch(
     failures: dict[str, str],
 ) -> None:
     """Fetch a chunk; what the package does not return is looked for on disk, and else tried again alone."""
-    rows = table[table["fileIdentifier"].isin([item.identifier for item in objects])]
     missing = [item for item in objects if not _stored(item, folder, found)]
     if not missing:
         return
-    rows = rows[rows["fileIdentifier"].isin([item.identifier for item in missing])]
+    rows = table.loc[[item.identifier for item in missing]]
     try:
         found.update(_download(rows, folder, processes))
         return
@@ -189,7 +189,7 @@ def _fetch(
         if _stored(item, folder, found):
             continue  # it came with another's repository
         try:
-            found.update(_download(rows[rows["fileIdentifier"] == item.identifier], folder, 1))
+            found.update(_download(rows.loc[[item.identifier]], folder, 1))
             _stored(item, folder, found)
         except (OSError, http.client.HTTPException, ValueError, AssertionError, SubprocessError) as error:
             raise_if_disk(error)
@@ -199,7 +199,7 @@ def _fetch(
 def _download(rows: Any, folder: Path, processes: int) -> dict[str, str]:
     """Whole repositories are kept, since models name textures and buffers beside them."""
     done: dict[str, str] = objaverse.xl.download_objects(
-        rows, download_dir=str(folder), processes=processes, save_repo_format="files"
+        rows.reset_index(drop=True), download_dir=str(folder), processes=processes, save_repo_format="files"
     )
     return done
 

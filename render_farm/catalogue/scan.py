@@ -9,15 +9,15 @@ import hashlib
 import logging
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from render_farm.assets import CHECKS_VERSION, load_asset
-from render_farm.catalogue.entry import Entry, Progress, check_uid
+from render_farm.assets import CHECKS_VERSION, check_uid, load_asset, sha256_of
+from render_farm.catalogue.entry import Entry, Progress, plain_text
 from render_farm.catalogue.file_cache import FileCache, Finding
 from render_farm.catalogue.licences import is_allowed
 from render_farm.errors import FarmError, RunError
-from render_farm.records import Filters, Refusal, Task
+from render_farm.records import Filters, Provenance, Refusal, Task
 from render_farm.spec import AssetPolicy, RenderSpec, task_key
 
 LOG = logging.getLogger(__name__)
@@ -161,7 +161,7 @@ def _refused_before(entry: Entry, filters: Filters) -> Refusal | None:
     if entry.problem is not None:
         return entry.problem
     if not _is_unicode(entry.path):
-        return Refusal("malformed", f"the file name {_shown(entry.path)!r} is not Unicode; rename it", STAGE)
+        return Refusal("malformed", f"the file name {plain_text(str(entry.path))!r} is not Unicode; rename it", STAGE)
     if not is_allowed(entry.provenance.license, filters.licences):
         return Refusal("licence", f"{entry.uid}: expected a licence of {' '.join(filters.licences)}, found "
                        f"{entry.provenance.license or 'an unknown one'}; leave it out, or allow that licence", STAGE)  # fmt: skip
@@ -172,7 +172,7 @@ def _place(path: Path, checks: str) -> tuple[str, int, int, str] | None:
     """Where the cache keeps a file."""
     try:
         status = path.stat()
-    except OSError:
+    except (OSError, ValueError):  # not there, or no name that a file can have
         return None
     return str(path), status.st_size, status.st_mtime_ns, checks
 
@@ -190,13 +190,12 @@ def _look(path: Path, policy: AssetPolicy) -> Finding:
         digest = ""
         if error.reason not in ("missing-file", "not-a-file", "too-large"):
             digest = _sha256(path)
-        return Finding(digest, error.reason, error.args[0])
+        return Finding(digest, error.reason, plain_text(error.args[0]))
 
 
 def _sha256(path: Path) -> str:
     try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return sha256_of(path)
     except OSError:
         return ""
 
@@ -205,9 +204,13 @@ def _seen(entry: Entry, finding: Finding, size_bytes: int) -> _Seen:
     refusal = entry.problem
     if refusal is None and finding.reason:
         refusal = Refusal(finding.reason, finding.message, STAGE)
-    if refusal is None and entry.sha256 and entry.sha256 != finding.sha256:
-        refusal = Refusal("fetch-failed", f"{entry.path.name}: expected the sha256 that its source lists, "
-                          f"{entry.sha256[:12]}..., found {finding.sha256[:12]}...; fetch it again", STAGE)  # fmt: skip
+    if refusal is None and entry.sha256:
+        own = (
+            _sha256(entry.path) if _has_parts(entry.path) else finding.sha256
+        )  # sources list the file's, not its parts'
+        if own != entry.sha256:
+            refusal = Refusal("fetch-failed", f"{entry.path.name}: expected the sha256 that its source lists, "
+                              f"{entry.sha256[:12]}..., found {own[:12]}...; fetch it again", STAGE)  # fmt: skip
     return _Seen(entry, finding.sha256, size_bytes, refusal)
 
 
@@ -244,9 +247,11 @@ def _task(one: _Seen, spec: RenderSpec, filters: Filters, shard: str) -> Task:
     entry = one.entry
     shared = one.refusal is not None or filters.duplicates == "keep"
     name = f"{one.sha256}|{entry.uid}" if shared else one.sha256
+    refusal = one.refusal and replace(one.refusal, message=plain_text(one.refusal.message))
+    provenance = Provenance(**{name: plain_text(text) for name, text in vars(entry.provenance).items()})
     return Task(
-        entry.uid, _shown(entry.path), entry.path.suffix.lower(), one.sha256, one.size_bytes, task_key(name, spec), shard,
-        entry.provenance, one.refusal,
+        entry.uid, plain_text(str(entry.path)), plain_text(entry.path.suffix.lower()), one.sha256, one.size_bytes,
+        task_key(name, spec), shard, provenance, refusal,
     )  # fmt: skip
 
 
@@ -256,7 +261,3 @@ def _is_unicode(path: Path) -> bool:
     except UnicodeEncodeError:
         return False
     return True
-
-
-def _shown(path: Path) -> str:
-    return str(path).encode(errors="surrogateescape").decode(errors="replace")

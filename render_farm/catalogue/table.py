@@ -6,6 +6,7 @@ Columns: `path` (or `file`), absolute or relative to the list; and if they are t
 
 import csv
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from render_farm.catalogue.entry import Entry, check_uid, unique_uids
+from render_farm.assets import check_uid
+from render_farm.catalogue.entry import Entry, unique_uids
 from render_farm.catalogue.licences import spdx
 from render_farm.errors import RunError
 from render_farm.records import Provenance
@@ -75,8 +77,14 @@ def _entries(path: Path, rows: list[Row]) -> list[Entry]:
             row.get("caption", ""), row.get("label", ""), spdx(row.get("license", "")), row.get("attribution", ""),
             row.get("source", ""),
         )  # fmt: skip
-        entries.append(Entry(uid, folder / row["path"], known, sha256=row.get("sha256", "").lower()))
+        entries.append(Entry(uid, _file(folder, row["path"]), known, sha256=row.get("sha256", "").lower()))
     return entries
+
+
+def _file(folder: Path, place: str) -> Path:
+    """A list made on Windows may part folders with backslashes, which are letters of a name elsewhere."""
+    path = folder / place
+    return folder / place.replace("\\", "/") if "\\" in place and not os.path.lexists(path) else path
 
 
 def _csv_rows(path: Path) -> Iterator[Row]:

@@ -31,6 +31,14 @@ def test_uids_are_paths(download: Path, tmp_path: Path) -> None:
         find_objects(tmp_path)
 
 
+def test_uids_that_would_be_one_are_told_apart(tmp_path: Path) -> None:
+    for name in ("0_1/2", "0/1_2", "3"):
+        (tmp_path / name / "campos_512_v4" / "00000").mkdir(parents=True)
+    found = find_objects(tmp_path)
+    assert sorted(found.values()) == sorted(tmp_path / name for name in ("0_1/2", "0/1_2", "3"))
+    assert found["3"] == tmp_path / "3"
+
+
 @pytest.mark.slow
 def test_shards_hold_what_was_downloaded(download: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out, captions = tmp_path / "out", tmp_path / "cap3d.csv"

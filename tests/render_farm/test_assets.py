@@ -1,8 +1,7 @@
 """What the bytes of a model show before Blender is started; every message is compared whole."""
 
-import base64
+import contextlib
 import hashlib
-import io
 import json
 import struct
 from collections.abc import Callable
@@ -11,11 +10,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from render_farm.assets import load_asset, uid_from_name
 from render_farm.errors import FarmError
-from render_farm.image_header import image_size
 from render_farm.spec import AssetPolicy
 
 FORMATS = ".glb .gltf .obj .fbx .ply .stl .usd .usda .usdc .usdz .dae .abc .blend"
@@ -50,8 +47,18 @@ def test_uid_from_name(name: str, uid: str) -> None:
 
 
 def test_bad_uid(box_glb: Path) -> None:
-    expected = "uid must hold letters, digits, '_' and '-' only, got 'a/b.c'; try 'b_c' [malformed]"
+    expected = "a uid must hold letters, digits, '_' and '-' only, got 'a/b.c'; try 'b_c' [malformed]"
     assert refusal(box_glb, "a/b.c") == expected
+    assert refusal(box_glb, "a" * 121).startswith("a uid must have at most 120 characters, got 121: 'aaa")
+
+
+def test_a_long_name_becomes_a_shorter_uid() -> None:
+    """File names hold the uid, the orbit, the kind of picture and more: 255 bytes in all."""
+    long, other = uid_from_name("a" * 200 + "b.glb"), uid_from_name("a" * 200 + "c.glb")
+    assert len(long) == len(other) == 120
+    assert long != other
+    assert long[:107] == "a" * 107
+    assert uid_from_name("a" * 120 + ".glb") == "a" * 120
 
 
 def test_missing_file(tmp_path: Path) -> None:
@@ -185,95 +192,6 @@ def test_too_many_bytes(box_glb: Path) -> None:
     assert load_asset(box_glb, policy=AssetPolicy(max_file_bytes=size)).size_bytes == size
 
 
-def too_many(path: Path, triangles: int) -> None:
-    """The file holds exactly so many, as one more or fewer would be found."""
-    assert load_asset(path, policy=AssetPolicy(max_triangles=triangles))
-    with pytest.raises(FarmError) as caught:
-        load_asset(path, policy=AssetPolicy(max_triangles=triangles - 1))
-    assert str(caught.value) == (
-        f"{path.name}: {triangles} triangles, instances counted, more than the {triangles - 1} allowed (max_triangles) "
-        "[too-large]"
-    )
-
-
-def test_triangles_are_counted_as_often_as_they_show(
-    tmp_path: Path, make_glb: Callable[..., Path], make_box: Callable[..., Any]
-) -> None:
-    path = tmp_path / "a.glb"
-    too_many(make_glb(path, make_box(), make_box()), 24)
-    # a node below another, twice; a node outside the scene; a circle
-    nodes = [{"mesh": 0, "children": [1, 2]}, {"mesh": 0, "children": [0]}, {"children": [3]}, {"mesh": 0}, {"mesh": 0}]
-    too_many(make_glb(path, make_box(), extra={"nodes": nodes, "scenes": [{"nodes": [0]}]}), 36)
-    nodes = [{"mesh": 0, "extensions": {"EXT_mesh_gpu_instancing": {"attributes": {"TRANSLATION": 0}}}}]
-    too_many(make_glb(path, make_box(), extra={"nodes": nodes}), 96)  # eight corners are eight places
-
-
-def test_strips_fans_lines_and_unindexed(tmp_path: Path, make_glb: Callable[..., Path], make_box: Any) -> None:
-    def mesh(**primitive: Any) -> dict[str, Any]:
-        return {"primitives": [{"attributes": {"POSITION": 0}} | primitive]}
-
-    meshes = [mesh(mode=5), mesh(mode=6, indices=1), mesh(mode=1), mesh()]
-    nodes = [{"mesh": index} for index in range(4)]
-    extra = {"meshes": meshes, "nodes": nodes, "scenes": []}
-    # a strip of 8 points: 6; a fan of 36: 34; lines: 0; 8 points: 2 triangles
-    too_many(make_glb(tmp_path / "a.glb", make_box(), extra=extra), 42)
-
-
-def test_nodes_that_name_what_is_not_there(tmp_path: Path, make_glb: Callable[..., Path], make_box: Any) -> None:
-    path = make_glb(tmp_path / "a.glb", make_box(), extra={"nodes": [{"mesh": 7}]})
-    assert refusal(path) == (
-        "a.glb: its glTF nodes and meshes name what is not there (IndexError: list index out of range); export it again "
-        "[malformed]"
-    )
-
-
-def png_header(width: int, height: int) -> bytes:
-    return b"\x89PNG\r\n\x1a\n\x00\x00\x00\x0dIHDR" + struct.pack(">II", width, height) + b"\x08\x06\x00\x00\x00"
-
-
-def test_too_many_pixels(tmp_path: Path) -> None:
-    uri = "data:image/png;base64," + base64.b64encode(png_header(16384, 16384)).decode()
-    (tmp_path / "b c.png").write_bytes(png_header(32768, 32768))
-    path = tmp_path / "a.gltf"
-    images = [{"uri": "b%20c.png"}, {"uri": "not-there.png"}]
-    path.write_text(json.dumps({"asset": {"version": "2.0"}, "images": images}))
-    assert load_asset(path)
-    path.write_text(json.dumps({"asset": {"version": "2.0"}, "images": [*images, {"uri": uri}]}))
-    assert refusal(path) == (
-        "a.gltf: its 2 pictures hold 1342177280 pixels together (the largest is 32768 x 32768), more than the 1073741824 "
-        "allowed; scale them down [too-large]"
-    )
-
-
-def test_pictures_inside_a_glb(tmp_path: Path, make_glb: Callable[..., Path], make_box: Callable[..., Any]) -> None:
-    whole = make_glb(tmp_path / "a.glb", make_box()).read_bytes()
-    length = int.from_bytes(whole[12:16], "little")
-    document = json.loads(whole[20 : 20 + length])
-    blob = whole[28 + length :] + png_header(40000, 40000)
-    document["bufferViews"].append({"buffer": 0, "byteOffset": len(whole) - 28 - length, "byteLength": 29})
-    document |= {"images": [{"bufferView": 2, "mimeType": "image/png"}], "buffers": [{"byteLength": len(blob)}]}
-    text = json.dumps(document).encode()
-    text += b" " * (-len(text) % 4)
-    body = struct.pack("<I4s", len(text), b"JSON") + text + struct.pack("<I4s", len(blob), b"BIN\x00") + blob
-    path = tmp_path / "b.glb"
-    path.write_bytes(struct.pack("<4sII", b"glTF", 2, 12 + len(body)) + body)
-    assert "its 1 pictures hold 1600000000 pixels together (the largest is 40000 x 40000)" in refusal(path)
-
-
-@pytest.mark.parametrize(
-    ("kind", "options"),
-    [("PNG", {}), ("JPEG", {}), ("JPEG", {"progressive": True, "exif": b"Exif\x00\x00" + bytes(5000)}), ("WEBP", {}),
-     ("WEBP", {"lossless": True}), ("WEBP", {"exif": b"Exif\x00\x00MM"})],
-)  # fmt: skip
-@pytest.mark.parametrize("size", [(1, 1), (300, 7), (1027, 513)])
-def test_image_size(kind: str, options: dict[str, Any], size: tuple[int, int]) -> None:
-    file = io.BytesIO()
-    Image.new("RGB", size, (1, 2, 3)).save(file, kind, **options)
-    assert image_size(file.getvalue()) == size
-    for kept in (0, 3, 11, 20):
-        assert image_size(file.getvalue()[:kept]) is None
-
-
 def test_points_that_are_no_numbers(
     tmp_path: Path, make_glb: Callable[..., Path], make_part: Any, make_box: Callable[..., Any]
 ) -> None:
@@ -305,6 +223,78 @@ def test_gltf_without_its_buffer(tmp_path: Path) -> None:
     assert refusal(path) == (
         "a.gltf: truncated glTF: buffer 0 promises 4 bytes, 3 are there; fetch it again [truncated]"
     )
+
+
+def test_gltf_with_windows_separators(tmp_path: Path) -> None:
+    """Blender's importer takes them as well."""
+    path = tmp_path / "a.gltf"
+    path.write_text(
+        json.dumps({"asset": {"version": "2.0"}, "buffers": [{"uri": "parts\\a%20b.bin", "byteLength": 4}]})
+    )
+    (tmp_path / "parts").mkdir()
+    (tmp_path / "parts" / "a b.bin").write_bytes(b"1234")
+    assert load_asset(path).suffix == ".gltf"
+
+
+def test_gltf_whose_buffers_are_too_large(tmp_path: Path) -> None:
+    path = tmp_path / "a.gltf"
+    path.write_text(json.dumps({"asset": {"version": "2.0"}, "buffers": [{"uri": "a.bin"}, {"uri": "empty.bin"}]}))
+    (tmp_path / "empty.bin").touch()
+    (tmp_path / "a.bin").write_bytes(bytes(1000))
+    assert load_asset(path, policy=AssetPolicy(max_file_bytes=1000))
+    with pytest.raises(FarmError) as caught:
+        load_asset(path, policy=AssetPolicy(max_file_bytes=999))
+    assert str(caught.value) == (
+        "a.gltf: its buffers hold 1000 bytes, more than the 999 allowed (max_file_bytes) [too-large]"
+    )
+
+
+def test_the_files_of_a_gltf_are_part_of_its_hash(tmp_path: Path) -> None:
+    """Two colours of one car have the same .gltf; a mended texture makes another model of the same .gltf."""
+    path = tmp_path / "a.gltf"
+    document = {"asset": {"version": "2.0"}, "buffers": [{"uri": "a.bin"}], "images": [{"uri": "skin.png"}]}
+    path.write_text(json.dumps(document))
+    (tmp_path / "a.bin").write_bytes(b"1")
+    hashes = [load_asset(path).sha256]
+    (tmp_path / "skin.png").write_bytes(b"red")
+    hashes += [load_asset(path).sha256]
+    (tmp_path / "skin.png").write_bytes(b"blue")
+    hashes += [load_asset(path).sha256]
+    (tmp_path / "a.bin").write_bytes(b"2")
+    hashes += [load_asset(path).sha256]
+    assert len(set(hashes)) == 4
+    path.write_text(json.dumps({"asset": {"version": "2.0"}}))
+    assert load_asset(path).sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+@pytest.mark.parametrize("name", ["KHR_materials_iridescence", "KHR_materials_dispersion", "EXT_meshopt_compression"])
+def test_extensions_that_blender_stops_at(tmp_path: Path, name: str) -> None:
+    path = tmp_path / "a.gltf"
+    path.write_text(json.dumps({"asset": {"version": "2.0"}, "extensionsRequired": [name], "extensionsUsed": [name]}))
+    assert refusal(path) == (
+        f"a.gltf: requires the glTF extension {name}, which Blender does not read; export it without "
+        "[unsupported-extension]"
+    )
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [{"extensionsRequired": 5}, {"extensionsRequired": [{}]}, {"images": 3}, {"images": [3]}, {"buffers": [[]]},
+     {"accessors": [{"count": 1e400}], "meshes": [{"primitives": [{"indices": 0}]}]}],
+)  # fmt: skip
+def test_a_gltf_of_wrong_types_is_refused_or_left_to_blender(tmp_path: Path, fields: dict[str, Any]) -> None:
+    """What comes of it matters less than that the scan of all others goes on."""
+    path = tmp_path / "a.gltf"
+    path.write_text(json.dumps({"asset": {"version": "2.0"}, **fields}))
+    with contextlib.suppress(FarmError):
+        assert load_asset(path).suffix == ".gltf"
+
+
+def test_a_name_that_no_file_can_have(tmp_path: Path) -> None:
+    assert refusal(tmp_path / ("a" * 300 + ".glb")).endswith(
+        "cannot be read: File name too long; check its permissions [not-a-file]"
+    )
+    assert refusal(tmp_path / "a\0.glb").endswith("there is no such file; check the path [missing-file]")
 
 
 def test_gltf_that_is_not_json(tmp_path: Path) -> None:
@@ -364,6 +354,17 @@ def test_ply_of_too_many_faces(tmp_path: Path) -> None:
     with pytest.raises(FarmError) as caught:
         load_asset(path, policy=AssetPolicy(max_triangles=6))
     assert str(caught.value) == "a.ply: 7 faces, more than the 6 triangles allowed (max_triangles) [too-large]"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "reason"),
+    [("vertex 2", "vertex -5", "malformed"), ("vertex 2", "vertex " + "9" * 5000, "malformed"),
+     ("face 0", "face " + "9" * 5000, "truncated")],
+)  # fmt: skip
+def test_ply_of_impossible_counts(tmp_path: Path, old: str, new: str, reason: str) -> None:
+    path = tmp_path / "a.ply"
+    path.write_text(PLY_HEADER.format("binary_little_endian").replace(old, new))
+    assert refusal(path).endswith(f"[{reason}]")
 
 
 def test_ply_truncated(tmp_path: Path) -> None:

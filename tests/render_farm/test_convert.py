@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import numpy as np
+import OpenEXR
 import pytest
 
 from engine.geometry import RING24
@@ -33,6 +34,21 @@ def test_alpha_is_straightened_in_linear_light() -> None:
     assert view.depth_m is None
     assert view.normal is None
     assert view.albedo is None
+
+
+@pytest.mark.parametrize("kept", [0.0, 0.3, 0.9])
+def test_a_cut_exr_is_said_to_be_cut(tmp_path: Path, kept: float) -> None:
+    """OpenEXR drops the pixels of such a file and raises nothing."""
+    path = tmp_path / "v.000.exr"
+    planes = {f"V.{name}": np.random.default_rng(0).random((32, 32), np.float32) for name in ("Depth.Z", "Combined.A")}
+    OpenEXR.File({"compression": OpenEXR.ZIP_COMPRESSION, "type": OpenEXR.scanlineimage}, planes).write(str(path))
+    assert set(read_channels(path)) == {"Depth.Z", "Combined.A"}
+    data = path.read_bytes()
+    path.write_bytes(data[: int(kept * len(data))])
+    with pytest.raises(FarmError) as caught:
+        read_channels(path)
+    assert str(caught.value).startswith("v.000.exr: Blender's EXR cannot be read (")
+    assert str(caught.value).endswith("); is the disk full? [bad-output]")
 
 
 def test_invisible_pixels_hold_nothing() -> None:

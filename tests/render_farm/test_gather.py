@@ -13,6 +13,7 @@ from engine.files import Normalisation, OrbitImages
 from engine.geometry import frames, project, rays_world
 from render_farm.blender import Blender, JobResult
 from render_farm.cameras import PlannedOrbit, plan_orbits
+from render_farm.checks.pictures import ALPHA_SEEN
 from render_farm.errors import FarmError
 from render_farm.gather import border_warnings, gather, make_job
 from render_farm.job import Job
@@ -174,7 +175,8 @@ def test_a_full_disk_explains_a_cut_picture(done: Done, monkeypatch: pytest.Monk
 def test_border_warnings() -> None:
     rgba = np.zeros((3, 4, 4, 4), np.uint8)
     assert border_warnings(rgba) == []
-    rgba[1, 0, 2, 3] = 1
+    rgba[0, 0, 2, 3] = ALPHA_SEEN - 1  # the soft foot of the pixel filter: the checks do not call that cropped either
+    rgba[1, 0, 2, 3] = ALPHA_SEEN
     rgba[2, 3, 0, 3] = 255
     assert border_warnings(rgba) == ["the object reaches the edge of 2 of 3 pictures (first: view 1)"]
 

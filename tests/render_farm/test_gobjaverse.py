@@ -216,13 +216,19 @@ def test_truncated_files(copy: Path) -> None:
     path = copy / "00007" / "00007_nd.exr"
     path.write_bytes(path.read_bytes()[:300])
     assert refusal(copy).startswith(f"{path}: the EXR cannot be read (")
+    path.write_bytes((copy / "00006" / "00006_nd.exr").read_bytes()[:-9])  # OpenEXR drops its pixels and raises nothing
+    assert refusal(copy) == f"{path}: the EXR cannot be read (it is cut off); download the object again"
     path.unlink()
     ring = read_gobjaverse(copy, "ball", orbits=("gobjaverse_ring1",))[0]
     assert ring.depth_m is None
     assert ring.normal is None
     assert ring.albedo is not None
     path = copy / "00007" / "00007.png"
-    path.write_bytes(path.read_bytes()[:100])
+    whole = path.read_bytes()
+    path.write_bytes(whole[:100])
+    assert refusal(copy).startswith(f"{path}: the picture cannot be read (")
+    place = whole.index(b"IDAT")
+    path.write_bytes(whole[:place] + b"ID\xff\xff" + whole[place + 4 :])  # Pillow calls that a SyntaxError
     assert refusal(copy).startswith(f"{path}: the picture cannot be read (")
 
 

@@ -15,7 +15,7 @@ import pytest
 
 from render_farm.errors import FarmError
 from render_farm.process import TAIL_BYTES, Child, ChildTimeoutError, Deadline, Event, StoppedError, run_child
-from render_farm.process_group import Limits, folder_bytes
+from render_farm.process_group import ChildEnd, Limits, folder_bytes
 
 ROOT = Path(__file__).parents[2]
 
@@ -38,7 +38,7 @@ def is_gone(pid: int) -> bool:
         return True
 
 
-def run(code: str, *, first_s: float = 30.0, on_event: Callable[[Event], Deadline | None] | None = None):  # type: ignore[no-untyped-def]
+def run(code: str, *, first_s: float = 30.0, on_event: Callable[[Event], Deadline | None] | None = None) -> ChildEnd:
     return run_child(
         [sys.executable, "-c", code],
         env=dict(os.environ),

@@ -16,11 +16,12 @@ import psutil
 import pytest
 
 from engine.errors import TurntableError
-from engine.files import Normalisation, read_orbit
+from engine.files import Normalisation, OrbitImages, read_orbit
 from render_farm import render as module
 from render_farm.errors import FarmError
-from render_farm.records import Provenance
+from render_farm.records import Filters, Provenance
 from render_farm.render import render_asset
+from render_farm.run.owner import Owner
 from render_farm.spec import AssetPolicy, CameraSpec, Condition, Execution, RenderSpec
 
 SPEC = RenderSpec(cameras=CameraSpec("ring16"), width=32, height=32, samples=1, seed=5)
@@ -105,7 +106,7 @@ def test_changed_asset_is_rendered_again(box_glb: Path, tmp_path: Path, fake_wor
         ("leave", "box.glb: Blender exited with status 3 while importing; see its last words with -v; the model may be "
                   "broken [crash]"),
         ("refuse", "box.glb: refused as no-triangles [no-triangles]"),
-        ("blank", "box.glb: all 16 pictures are empty: expected the object, found nothing opaque; are its materials fully "
+        ("blank", "box, orbit ring16: all 16 pictures are empty: expected the object, found nothing opaque; are its materials fully "
                   "transparent? [blank]"),
     ],
 )  # fmt: skip
@@ -241,10 +242,65 @@ def test_killed_run_leaves_no_orbit_and_is_swept_up(box_glb: Path, tmp_path: Pat
 
 
 def test_working_folders_of_the_living_stay(tmp_path: Path) -> None:
+    me = Owner.current()
+    dead = replace(me, started=me.started - 60)  # had our id before us
+    stale, far, foreign = (tmp_path / f".{name}.x1.partial" for name in (dead.label, "elsewhere.1.1", "somebody"))
+    for folder in (stale, far, foreign):
+        folder.mkdir()
     with module.working_folder(tmp_path) as mine, module.working_folder(tmp_path) as other:
         assert mine.is_dir()
         assert other.is_dir()
-    assert contents(tmp_path) == []
+        assert not stale.exists()
+    assert contents(tmp_path) == sorted([far.name, foreign.name])
+
+
+def test_a_folder_whose_name_is_too_long(box_glb: Path, tmp_path: Path, fake_worker: Fake) -> None:
+    error = refusal(box_glb, tmp_path / ("a" * 300), fake_worker("well"))
+    assert str(error).endswith("File name too long; choose another folder [write-failed]")
+
+
+# ------------------------------------------------------------------------------------------------ the farm's checks
+def test_what_the_farm_refuses_is_refused(box_glb: Path, tmp_path: Path, fake_worker: Fake) -> None:
+    far = replace(SPEC, cameras=CameraSpec("ring16", distance_m=12.0))
+    with pytest.raises(FarmError) as caught:
+        render_asset(box_glb, tmp_path / "out", far, worker=fake_worker("well"))
+    assert (caught.value.reason, caught.value.stage) == ("tiny", "checking")
+    assert str(caught.value).startswith(
+        "box, orbit ring16: expected the object to cover at least 0.50% of its average "
+    )
+    assert not (tmp_path / "out").exists()
+    kept = render_asset(box_glb, tmp_path / "out", far, worker=fake_worker("well"), filters=Filters(tiny_coverage=0.0))
+    assert kept.path.exists()
+
+
+def test_poses_that_do_not_fit_their_pictures_are_refused(
+    box_glb: Path, tmp_path: Path, fake_worker: Fake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Depth of the wrong scale: each view by itself looks right."""
+    gather = module.gather
+
+    def nearer(*args: Any, **kwargs: Any) -> tuple[OrbitImages, ...]:
+        images = gather(*args, **kwargs)
+        assert all(one.depth_m is not None for one in images)
+        return tuple(replace(one, depth_m=one.depth_m * np.float32(1.1)) for one in images if one.depth_m is not None)
+
+    monkeypatch.setattr(module, "gather", nearer)
+    error = refusal(box_glb, tmp_path / "out", fake_worker("well"))
+    assert error.reason == "inconsistent"
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_the_farm_flags_is_a_warning(box_glb: Path, tmp_path: Path, fake_worker: Fake) -> None:
+    strict, close = Filters(white_share=-1.0), replace(SPEC, cameras=CameraSpec("ring16", distance_m=0.95))
+    report = render_asset(box_glb, tmp_path, close, worker=fake_worker("well"), filters=strict)
+    assert report.warnings == (
+        "texture 'a.png' is missing",
+        "the object reaches the edge of 16 of 16 pictures (first: view 0)",
+        "much of the object is clipped to white; lower the light's strength",
+    )
+    assert read_orbit(report.path).renderer["warnings"] == list(report.warnings)
+    again = render_asset(box_glb, tmp_path, close, worker=fake_worker("segfault"))
+    assert (again.reused, again.warnings) == (True, report.warnings)
 
 
 # ------------------------------------------------------------------------------------------------ several orbits

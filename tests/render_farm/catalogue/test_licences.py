@@ -22,6 +22,12 @@ from render_farm.catalogue.licences import is_allowed, spdx
         ("CC BY-SA 3.0", "CC-BY-SA-3.0"), ("cc-by-4.0", "CC-BY-4.0"), ("CC-BY-NC-4.0", "CC-BY-NC-4.0"), ("MIT-0", "MIT-0"),
         ("CC-BY-4.0; CC0-1.0", "CC-BY-4.0 AND CC0-1.0"), ("  ", ""), ("None", ""), ("NOASSERTION", ""),
         ("my own terms", "my own terms"), ("MIT OR Apache-2.0", "MIT OR Apache-2.0"),
+        # expressions: any case, parentheses, ids that SPDX has renamed
+        ("mit or apache-2.0", "MIT OR Apache-2.0"), ("GPL-2.0+", "GPL-2.0-or-later"), ("LicenseRef-mine", "LicenseRef-mine"),
+        ("MIT OR (Apache-2.0 AND CC0-1.0)", "MIT OR (Apache-2.0 AND CC0-1.0)"),
+        ("by; MIT OR GPL-2.0-only", "CC-BY-4.0 AND (MIT OR GPL-2.0-only)"), ("by; None", "CC-BY-4.0 AND NOASSERTION"),
+        # what the parser stumbles over is a text like others
+        ("MIT License (Expat)", "MIT License (Expat)"), ("()", "()"), ("MIT AND", "MIT AND"), ("a (b", "a (b"),
     ],
 )  # fmt: skip
 def test_spdx(text: str, expected: str) -> None:
@@ -37,6 +43,10 @@ def test_spdx(text: str, expected: str) -> None:
         ("", ("CC-BY*", "?"), True), ("my own terms", ("*",), False), ("my own terms", ("?",), True), ("MIT", ("?",), False),
         ("MIT", ("*",), True), ("MIT OR GPL-3.0-only", ("MIT",), True), ("MIT AND GPL-3.0-only", ("MIT",), False),
         ("MIT AND CC0-1.0 OR X", ("MIT", "CC0*"), True), ("GPL-2.0-only WITH Classpath", ("GPL*",), True),
+        ("MIT OR (GPL-3.0-only AND CC0-1.0)", ("MIT",), True), ("(MIT OR GPL-3.0-only) AND CC0-1.0", ("MIT",), False),
+        ("(MIT OR GPL-3.0-only) AND CC0-1.0", ("MIT", "CC0*"), True), ("CC-BY-4.0 AND NOASSERTION", ("CC*",), False),
+        ("CC-BY-4.0 AND NOASSERTION", ("CC*", "?"), True), ("Freeware", ("*",), False), ("LicenseRef-mine", ("*",), True),
+        ("GPL-2.0-or-later", ("GPL-2.0+",), True), ("()", ("?",), True), ("()", ("*",), False),
     ],
 )  # fmt: skip
 def test_is_allowed(licence: str, patterns: tuple[str, ...], allowed: bool) -> None:

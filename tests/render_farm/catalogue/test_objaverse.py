@@ -8,6 +8,7 @@ import sys
 import urllib.error
 import urllib.request
 from collections.abc import Callable
+from email.message import Message
 from pathlib import Path
 from typing import Any
 
@@ -89,7 +90,7 @@ def test_what_is_known(home: Path, tmp_path: Path) -> None:
 def test_fetching_goes_on_after_failures(
     home: Path, server: Callable[..., list[str]], capfd: pytest.CaptureFixture[str]
 ) -> None:
-    gone = urllib.error.HTTPError("u", 404, "Not Found", None, None)  # type: ignore[arg-type]
+    gone = urllib.error.HTTPError("u", 404, "Not Found", Message(), None)
     asked = server(**{UIDS[1]: gone})
     calls: list[tuple[int, int]] = []
     entries = objaverse_entries(

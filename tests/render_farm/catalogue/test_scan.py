@@ -1,7 +1,9 @@
 """A batch's tasks: the same whatever the order, every object in them, refusals named."""
 
 import hashlib
+import json
 import random
+import sqlite3
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -192,6 +194,56 @@ def test_cache(boxes: list[Entry], tmp_path: Path, monkeypatch: pytest.MonkeyPat
         (cache.parent / name).unlink(missing_ok=True)
     cache.write_bytes(b"no database at all, for longer than its header would be" * 10)
     assert look(entries, cache=cache) == changed
+
+
+def test_names_that_no_file_can_have(boxes: list[Entry], tmp_path: Path) -> None:
+    entries = [*boxes, Entry("nul", tmp_path / "a\0.glb"), Entry("long", tmp_path / ("a" * 300 + ".glb"))]
+    tasks = look(entries)
+    assert [task.refusal.reason for task in (tasks["nul"], tasks["long"]) if task.refusal] == [
+        "missing-file",
+        "not-a-file",
+    ]
+    assert len(tasks) == 14
+
+
+def test_half_an_emoji_is_stored_as_a_mark(boxes: list[Entry], tmp_path: Path) -> None:
+    """One caption out of 800,000 must not keep the others out of the batch."""
+    broken = Entry("b", boxes[0].path, Provenance(caption="nice \ud83e", label="\udc00"))
+    refused = Entry("c", boxes[1].path, problem=Refusal("fetch-failed", "gone: \ud83e", "fetching"))
+    wrong = tmp_path / "w.gltf"
+    wrong.write_text('{"asset": {"version": "2.0"}, "extensionsRequired": ["\\ud83e"]}')
+    tasks = look([broken, refused, Entry("w", wrong)], cache=tmp_path / "cache.sqlite")
+    assert tasks["b"].provenance == Provenance(caption="nice \ufffd", label="\ufffd")
+    write_batch(tmp_path / "000.parquet", list(tasks.values()))
+    assert read_batch(tmp_path / "000.parquet") == list(tasks.values())
+
+
+def test_two_paints_of_one_gltf_are_two_models(tmp_path: Path) -> None:
+    document = json.dumps({"asset": {"version": "2.0"}, "images": [{"uri": "skin.png"}]})
+    entries = []
+    for colour in ("red", "blue", "also-blue"):
+        (tmp_path / colour).mkdir()
+        (tmp_path / colour / "car.gltf").write_text(document)
+        (tmp_path / colour / "skin.png").write_text(colour.removeprefix("also-"))
+        own = hashlib.sha256(document.encode()).hexdigest()  # what a source lists is of the .gltf alone
+        entries.append(Entry(colour, tmp_path / colour / "car.gltf", sha256=own))
+    tasks = look(entries)
+    assert {uid: task.refusal and task.refusal.reason for uid, task in tasks.items()} == {
+        "also-blue": None, "blue": "duplicate", "red": None,
+    }  # fmt: skip
+    assert tasks["red"].key != tasks["also-blue"].key
+
+
+def test_a_cache_that_breaks_costs_time_only(
+    boxes: list[Entry], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    cache = tmp_path / "files.sqlite"
+    expected = look(boxes, cache=cache)
+    with sqlite3.connect(cache) as database:
+        database.execute("ALTER TABLE files RENAME COLUMN sha256 TO hash")
+        database.execute("CREATE TRIGGER full BEFORE INSERT ON files BEGIN SELECT RAISE(ABORT, 'disk is full'); END")
+    assert look(boxes, cache=cache) == expected
+    assert caplog.messages == ["what was found out about files is not kept: disk is full"]
 
 
 def test_progress(boxes: list[Entry]) -> None:

@@ -1,6 +1,7 @@
 """Folders, lists and captions: what they yield, and how they name what is wrong."""
 
 import csv
+import errno
 import json
 import os
 from pathlib import Path
@@ -60,6 +61,41 @@ def test_folder_of_a_name_that_is_no_unicode(tmp_path: Path) -> None:
     assert entry.provenance.source == "a\N{REPLACEMENT CHARACTER}.glb"
 
 
+def test_folder_of_a_gltf_made_on_windows(tmp_path: Path) -> None:
+    put(tmp_path / "a" / "a.gltf", json.dumps({"buffers": [{"uri": "parts\\a.ply"}]}).encode())
+    put(tmp_path / "a" / "parts" / "a.ply")
+    assert [entry.uid for entry in folder_entries(tmp_path)] == ["a_a"]
+
+
+def test_folder_of_broken_gltfs(tmp_path: Path) -> None:
+    """Each is refused later; none ends the search."""
+    for index, data in enumerate(
+        (b"[" * 100_000, b"{", b"3", b'{"buffers": 3}', b'{"images": [[], {"uri": 3}, {"uri": ""}]}')
+    ):
+        put(tmp_path / f"{index}.gltf", data)
+    assert len(folder_entries(tmp_path)) == 5
+
+
+def test_folder_that_cannot_be_looked_into(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Root may look anywhere, so the refusal is played."""
+    put(tmp_path / "a.glb")
+    put(tmp_path / "locked" / "b.glb")
+    scandir = os.scandir
+
+    def refuse(path: Any) -> Any:
+        if Path(path).name == "locked":
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    assert [entry.uid for entry in folder_entries(tmp_path)] == ["a"]
+    assert caplog.messages == [
+        f"{tmp_path / 'locked'} cannot be looked into (Permission denied): what is in it is left out"
+    ]
+
+
 def test_no_folder(tmp_path: Path) -> None:
     assert message(folder_entries, tmp_path / "x") == (
         f"{tmp_path / 'x'}: expected a folder of assets, found nothing; check the path"
@@ -104,6 +140,16 @@ def test_list(tmp_path: Path, suffix: str) -> None:
         Entry("abs_y", Path("/abs/y.obj")),
     ]
     assert table_entries(write_list(tmp_path / f"l{suffix}", ROWS)) == expected
+
+
+def test_list_made_on_windows(tmp_path: Path) -> None:
+    """A byte order mark, lines that end with CR LF, folders parted by backslashes."""
+    put(tmp_path / "models" / "a b.glb")
+    put(tmp_path / "odd\\name.glb")
+    path = put(tmp_path / "l.csv", "\ufeffpath,caption\r\nmodels\\a b.glb,Стул\r\nodd\\name.glb,\r\n".encode())
+    assert [(entry.path, entry.provenance.caption) for entry in table_entries(path)] == [
+        (tmp_path / "models" / "a b.glb", "Стул"), (tmp_path / "odd\\name.glb", "")
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize("suffix", [".csv", ".parquet", ".json"])
