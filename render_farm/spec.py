@@ -21,8 +21,10 @@ PASSES: tuple[Pass, ...] = get_args(Pass)
 Frame = Literal["first", "rest"] | int
 Device = Literal["cpu", "gpu"]
 
-SPEC_VERSION = 2
+SPEC_VERSION = 3
 """Raised whenever the same spec would give other pixels or poses."""
+CAMERAS_VERSION = 2
+"""Raised whenever the same asset and layout would draw other cameras or lights; part of every seed."""
 BLENDER_HDRIS = ("city", "courtyard", "forest", "interior", "night", "studio", "sunrise", "sunset")
 """The HDR skies that every Blender carries (CC0)."""
 
@@ -314,9 +316,10 @@ def task_key(asset_sha256: str, spec: RenderSpec) -> str:
 def task_seed(asset_sha256: str, spec: RenderSpec) -> int:
     """Return the seed of one unit of work: the spec's own, or 32 bits of the asset's hash and the camera layout.
 
-    Size, samples, light and denoising do not enter: the same object rendered larger has the same cameras.
+    Size, samples, light, denoising and SPEC_VERSION do not enter: the same object rendered larger, or by a later program,
+    has the same cameras.
     """
     if spec.seed is not None:
         return spec.seed
-    name = f"{asset_sha256}|{spec.cameras.layout}|{SPEC_VERSION}"
+    name = f"{asset_sha256}|{spec.cameras.layout}|{CAMERAS_VERSION}"
     return int(hashlib.blake2b(name.encode(), digest_size=4).hexdigest(), 16)

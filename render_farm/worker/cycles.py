@@ -18,8 +18,10 @@ while a car's windows (alpha 0.2 and more) are surfaces. Blender's 0.5 would los
 ADAPTIVE_FROM, ADAPTIVE_LEAST, ADAPTIVE_THRESHOLD = 64, 16, 0.01
 """Adaptive sampling of denoised pictures: from so many samples on, which are then the most a pixel gets; the least; the
 noise to stop at. Spares what shows nothing or is even; measured by tests/benchmarks/bm_farm.py."""
-HIGH_QUALITY_FROM = 32
-"""Samples from which OIDN's large network is worth its fixed price."""
+CLEAN_GUIDES_FROM = 32
+"""Samples from which base colour and normals are so clean that OIDN may trust them as they are, and its large network is
+worth its fixed price: 0.5 dB at 32 to 128 samples for a tenth of a second a view at 256 px. With fewer, noisy normals cost
+PSNR. Measured by tests/benchmarks/bm_farm.py."""
 CLAMP_INDIRECT = 10.0
 """Ten times the white of the sky: no honest indirect light in a uniform world is brighter; fireflies are."""
 
@@ -75,9 +77,10 @@ def _set_sampling(scene: bpy.types.Scene, job: Job) -> None:
     cycles.use_denoising = denoise
     if denoise:
         cycles.denoiser = "OPENIMAGEDENOISE"
-        cycles.denoising_input_passes = "RGB_ALBEDO"  # normals cost time and, in even light, PSNR
-        cycles.denoising_prefilter = "FAST"
-        cycles.denoising_quality = "FAST" if job.samples < HIGH_QUALITY_FROM else "HIGH"
+        clean = job.samples >= CLEAN_GUIDES_FROM
+        cycles.denoising_input_passes = "RGB_ALBEDO_NORMAL" if clean else "RGB_ALBEDO"
+        cycles.denoising_prefilter = "NONE" if clean else "FAST"
+        cycles.denoising_quality = "HIGH" if clean else "FAST"
     render.use_persistent_data = True
     render.threads_mode = "FIXED"
     render.threads = job.threads

@@ -42,7 +42,7 @@ def test_canonical_json_is_fixed() -> None:
         '"cameras":{"distance_m":null,"elevation_deg":null,"elevation_range_deg":null,"fit":"fixed","fov_deg":null,'
         '"layout":"ring24","places":[],"start":"front","views":null},"condition":null,"denoise":"none","height":256,'
         '"light":{"hdris":[],"kind":"uniform","strength":1.0},"passes":["depth","normal","albedo"],'
-        '"quality":"lossless","samples":64,"seed":null,"version":2,"width":256}'
+        '"quality":"lossless","samples":64,"seed":null,"version":3,"width":256}'
     )
 
 
@@ -63,8 +63,8 @@ def test_every_field_has_its_own_digest() -> None:
 
 
 def test_another_version_is_refused() -> None:
-    document = json.loads(RenderSpec().canonical_json()) | {"version": 1}
-    with pytest.raises(ValueError, match=r"^the spec is of version 1, this program writes 2: use the program"):
+    document = json.loads(RenderSpec().canonical_json()) | {"version": 2}
+    with pytest.raises(ValueError, match=r"^the spec is of version 2, this program writes 3: use the program"):
         RenderSpec.from_json(json.dumps(document))
     document = json.loads(RenderSpec().canonical_json()) | {"glow": 1}
     with pytest.raises(ValueError, match=r"^this is no render spec: .*'glow'"):
