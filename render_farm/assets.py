@@ -19,7 +19,7 @@ from render_farm.spec import AssetPolicy
 
 FORMATS = (".glb", ".gltf", ".obj", ".fbx", ".ply", ".stl", ".usd", ".usda", ".usdc", ".usdz", ".dae", ".abc", ".blend")
 """What the worker imports, by suffix."""
-CHECKS_VERSION = 2
+CHECKS_VERSION = 3
 """Raised whenever the same file may pass or fail where it did not before: what was found out earlier is then forgotten."""
 MAGIC: dict[str, tuple[bytes, ...]] = {
     ".usdc": (b"PXR-USDC",),

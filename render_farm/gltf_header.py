@@ -8,11 +8,12 @@ import binascii
 import json
 import mmap
 import struct
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 
 from render_farm.errors import FarmError
 from render_farm.gltf_budget import count_triangles, image_pixels, place_of
@@ -20,6 +21,8 @@ from render_farm.spec import AssetPolicy
 
 GLB_MAGIC, JSON_CHUNK, BIN_CHUNK = b"glTF", b"JSON", b"BIN\x00"
 FLOAT32 = 5126
+INDICES = {5121: "u1", 5123: "<u2", 5125: "<u4"}
+"""Types of numbers, glTF 2.0 section 3.6.2.2."""
 MAX_TEXTURE_PIXELS = 1 << 30
 """Of all pictures of a file together, as they are stored: 64 of 4096 x 4096, 4 GiB once decoded."""
 MAX_BUFFER_BYTES = 1 << 32
@@ -195,21 +198,37 @@ def _check_positions(name: str, document: dict[str, Any], buffers: list[Data]) -
     primitives = [p for mesh in document.get("meshes", ()) for p in mesh.get("primitives", ())]
     for index in sorted({p["attributes"]["POSITION"] for p in primitives if "POSITION" in p.get("attributes", {})}):
         accessor = accessors[index]
-        if "bufferView" not in accessor or accessor["componentType"] != FLOAT32:
-            continue  # compressed or quantised: integers are always finite
-        broken = _not_finite(_float_points(document["bufferViews"][accessor["bufferView"]], accessor, buffers))
-        if len(broken):
+        if accessor["componentType"] != FLOAT32:
+            continue  # quantised: integers are always finite
+        broken = _broken_vertices(accessor, document.get("bufferViews", ()), buffers)
+        if broken:
             raise FarmError("not-finite", f"{name}: {len(broken)} vertices are not finite numbers, the first is "
                             f"vertex {broken[0]} of accessor {index}; repair the mesh")  # fmt: skip
 
 
-def _not_finite(points: Float[np.ndarray, "n 3"]) -> list[int]:
-    broken: list[int] = np.flatnonzero(~np.isfinite(points).all(-1)).tolist()
-    return broken
+def _broken_vertices(accessor: dict[str, Any], views: Sequence[dict[str, Any]], buffers: list[Data]) -> list[int]:
+    """Vertices that are no numbers, in order. Without a view they are zeros, or compressed."""
+    broken: set[int] = set()
+    if "bufferView" in accessor:
+        broken = _not_finite(_elements(accessor, "<f4", 3, accessor["count"], views, buffers))
+    if "sparse" in accessor:  # glTF 2.0 section 3.6.2.3: some of them, given by their indices, are elsewhere
+        sparse = accessor["sparse"]
+        kind = INDICES[sparse["indices"]["componentType"]]
+        places = _elements(sparse["indices"], kind, 1, sparse["count"], views, buffers)[:, 0].tolist()
+        replaced = _not_finite(_elements(sparse["values"], "<f4", 3, sparse["count"], views, buffers))
+        broken = broken - set(places) | {places[index] for index in replaced}
+    return sorted(broken)
 
 
-def _float_points(view: dict[str, Any], accessor: dict[str, Any], buffers: list[Data]) -> Float[np.ndarray, "n 3"]:
-    data = buffers[view["buffer"]]
-    start = view.get("byteOffset", 0) + accessor.get("byteOffset", 0)
-    stride = view.get("byteStride", 12)
-    return np.ndarray((accessor["count"], 3), "<f4", data, start, (stride, 4))
+def _not_finite(points: Float[np.ndarray, "n 3"]) -> set[int]:
+    return set(np.flatnonzero(~np.isfinite(points).all(-1)).tolist())
+
+
+def _elements(
+    place: dict[str, Any], kind: str, width: int, count: int, views: Sequence[dict[str, Any]], buffers: list[Data]
+) -> Shaped[np.ndarray, "n width"]:
+    """What a part of a buffer holds: an accessor's elements, or a sparse accessor's indices or values."""
+    view, size_bytes = views[place["bufferView"]], np.dtype(kind).itemsize
+    start = view.get("byteOffset", 0) + place.get("byteOffset", 0)
+    stride = view.get("byteStride", width * size_bytes)
+    return np.ndarray((count, width), kind, buffers[view["buffer"]], start, (stride, size_bytes))

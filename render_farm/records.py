@@ -141,22 +141,19 @@ class Filters:
     """
 
     untextured: Literal["keep", "plain", "refuse"] = "keep"
-    """plain: refuse objects of one plain colour; refuse: those without any image texture or vertex colour as well
-    (VideoMV's 170K list leaves out texture-less objects)."""
+    """plain: refuse objects of one plain colour; refuse: all without image texture or vertex colour, as VideoMV did."""
     tiny_coverage: float = 0.005
     """Refuse as `tiny` if the object covers less than this share of its average picture."""
     cropped: Literal["keep", "flag", "refuse"] = "flag"
     """The object touches the border of a picture."""
     over_exposed: Literal["keep", "flag", "refuse"] = "flag"
-    """More than `white_share` of an average picture's object is clipped to white."""
+    """More than --white-share of an average picture's object is clipped to white."""
     white_share: float = 0.6
-    """See over_exposed."""
+    """Of an average picture's object: with more than this share clipped to white, --over-exposed applies."""
     duplicates: Literal["keep", "file", "flag", "refuse"] = "flag"
-    """file, flag and refuse: of files with the same bytes only the first uid is rendered; flag and refuse: also name
-    the cluster of equal meshes and near-equal pictures in the manifest (refuse: exports leave out all but the first)."""
+    """file: equal files are rendered once; flag: lookalikes are named in the manifest too; refuse: not exported either."""
     licences: tuple[str, ...] = ()
-    """SPDX ids that are allowed, '*' at the end as in CC-BY*; empty allows all. Unknown licences are only let through
-    by '?'."""
+    """SPDX ids that are allowed, with * at the end as in CC-BY*, ? for unknown ones; by default all are."""
 
 
 RECORD_NAME = "record.json"

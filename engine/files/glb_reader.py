@@ -10,10 +10,9 @@ import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import trimesh
 from jaxtyping import Float, Int, UInt8
 from scipy.ndimage import map_coordinates
 
@@ -22,6 +21,9 @@ from engine.files.colour import linear_from_srgb, srgb_from_linear
 from engine.files.glb import BINARY_CHUNK, JSON_CHUNK, MAGIC, pack_glb
 from engine.files.types import MeshArrays
 from engine.geometry.frames import points_from_gltf
+
+if TYPE_CHECKING:
+    import trimesh
 
 logger = logging.getLogger(__name__)
 
@@ -108,6 +110,8 @@ def _parts(document: dict[str, Any], binary: bytes, name: str) -> list[_Part]:
         raise FileFormatError(
             f"{name}: is compressed with {sorted(compressed)[0]}; export it again without compression"
         )
+    import trimesh  # here: it takes half a second, and this room is imported by commands and workers that read no mesh
+
     try:
         _keep_raw(document)
         loaded = trimesh.load_scene(io.BytesIO(pack_glb(document, binary)), file_type="glb", process=False)
@@ -137,7 +141,7 @@ def _keep_raw(document: dict[str, Any]) -> None:
             attributes[RAW_UV] = attributes[uv]
 
 
-def _part(geometry: trimesh.Trimesh, matrix: Float[np.ndarray, "4 4"], document: Mapping[str, Any]) -> _Part:
+def _part(geometry: "trimesh.Trimesh", matrix: Float[np.ndarray, "4 4"], document: Mapping[str, Any]) -> _Part:
     faces = np.asarray(geometry.faces, np.int64)
     vertices = np.asarray(geometry.vertices)
     if faces.size and not 0 <= faces.min() <= faces.max() < len(vertices):

@@ -20,6 +20,8 @@ FORMAT_KEY, FORMAT = b"turntable.format", b"tasks/1"
 PROVENANCE = ("caption", "label", "license", "attribution", "source")
 ROWS = 4096
 """Read at a time: a million rows as dictionaries are gigabytes."""
+ROW_GROUP = 8192
+"""Tasks that are stored together: who wants one shard's passes over the other groups (run/tasks.py)."""
 REFUSAL = ("reason", "message", "stage", "detail")
 SCHEMA = pa.schema(
     [
@@ -49,7 +51,7 @@ def write_batch(path: Path, tasks: Sequence[Task]) -> None:
             f"{path.name}: the text {error.object!r} is not Unicode; rename the file or mend the list"
         ) from error
     with atomic_file(path) as file:
-        pq.write_table(table, file, compression="zstd", version="2.6")
+        pq.write_table(table, file, compression="zstd", version="2.6", row_group_size=ROW_GROUP)
 
 
 def read_batch(path: Path) -> list[Task]:
@@ -71,7 +73,7 @@ def read_batch(path: Path) -> list[Task]:
         what = "another Parquet file" if found is None else f"format {found.decode(errors='replace')!r}"
         raise RunError(f"{path}: expected a batch of tasks of format {FORMAT.decode()!r}, found {what}; use the program that "
                        "made it, or start a new run")  # fmt: skip
-    return [_task(row) for part in table.to_batches(max_chunksize=ROWS) for row in part.to_pylist()]
+    return [task_of(row) for part in table.to_batches(max_chunksize=ROWS) for row in part.to_pylist()]
 
 
 def _check_unique(path: Path, name: str, values: list[str]) -> None:
@@ -90,7 +92,8 @@ def _value(task: Task, name: str) -> Any:
     return getattr(task, name)
 
 
-def _task(row: dict[str, Any]) -> Task:
+def task_of(row: dict[str, Any]) -> Task:
+    """Return the task of a batch's row, which is used up."""
     provenance = Provenance(**{name: row.pop(name) for name in PROVENANCE})
     refusal = {name: row.pop(f"refusal_{name}") for name in REFUSAL}
     return Task(**row, provenance=provenance, refusal=None if refusal["reason"] is None else Refusal(**refusal))

@@ -8,6 +8,7 @@ from tyro.conf import OmitArgPrefixes as Flags
 
 from engine.command_line import Talk, Unset
 from render_farm.cli.options import FarmFlags, NewRunFlags, RunFolder, SourceFlags, SpecFlags
+from render_farm.engines.array_job import ArrayJob
 from render_farm.records import Filters
 
 
@@ -66,7 +67,8 @@ class Worker:
     """Render a share of a run's shards: what a SLURM array job starts, or you on any machine that sees the folder.
 
     State and temporary files lie in --scratch, which must be this worker's own. Receipts tell what is sealed, so no two
-    workers need to know of each other. `manifest` merges them when all are done.
+    workers need to know of each other, as long as no shard is in the shares of two that run at a time: one split I/N for all,
+    each share once. `manifest` merges the receipts when all are done.
     """
 
     folder: RunFolder
@@ -95,21 +97,7 @@ class Slurm:
     """The run's folder, on a disk that all nodes share; `plan` makes it."""
     script: Path
     """The script to write."""
-    array: int = 16
-    """Jobs in the array."""
-    at_a_time: int = 0
-    """Jobs that run at a time; 0: as many as the cluster gives."""
-    cpus: int = 16
-    """Cores of each job."""
-    gpus: int = 0
-    """GPUs of each job; one Blender for each."""
-    memory_gb: int = 64
-    """Memory of each job."""
-    time: str = "24:00:00"
-    """Time limit of each job, as sbatch takes it; a job that meets it is not started again by itself."""
-    partition: Unset[str] = None
-    """Partition of the cluster; by default the cluster's own choice."""
-    setup: str = ""
-    """Shell line that makes `turntable-farm` available, such as 'source /shared/venv/bin/activate'."""
+    job: Flags[ArrayJob] = field(default_factory=ArrayJob)
+    """What is asked of the cluster."""
     talk: Flags[Talk] = field(default_factory=Talk)
     """How much is said."""

@@ -33,6 +33,15 @@ from render_farm.spec import (
 HDRI_SUFFIXES = (".exr", ".hdr")
 RunFolder = Annotated[Path, tyro.conf.Positional]
 Quality = int | Literal["lossless"]
+UNUSED = {
+    "hi3d": ("elevation_deg",), "hammersley": ("elevation_deg",), "random": ("elevation_deg",),
+    "custom": ("views", "distance_m", "elevation_deg"),
+}  # fmt: skip
+"""What `cameras` does not look at, by layout: given all the same, it is refused and not ignored."""
+WHY = {
+    "hi3d": "whose six rings have their own elevations", "hammersley": "whose views are all around",
+    "random": "whose elevations are drawn", "custom": "whose views are those of --places",
+}  # fmt: skip
 
 
 def cores() -> int:
@@ -84,9 +93,9 @@ class SpecFlags:
     fov_deg: Unset[float] = None
     """Vertical field of view; by default the layout's own."""
     distance_m: Unset[float] = None
-    """Camera distance, the object's longest side being 1; by default the layout's own."""
+    """Camera distance, the object's longest side being 1; by default the layout's own. Not with custom."""
     elevation_deg: Unset[float] = None
-    """Degrees above the horizon; by default drawn for each object from the layout's range."""
+    """Of a ring, degrees above the horizon; by default drawn for each object from the layout's range."""
     start: Literal["front", "random"] = "front"
     """Azimuth of the first view."""
     places: Unset[Path] = None
@@ -115,7 +124,11 @@ class SpecFlags:
     """What is done with models as they are."""
 
     def spec(self) -> RenderSpec:
-        """Return the render spec. Raises ValueError for values out of range."""
+        """Return the render spec. Raises ValueError for values out of range, and for those that --orbit has no use for."""
+        for name in UNUSED.get(self.orbit, ()):
+            if getattr(self, name) is not None:
+                flag = "--" + name.replace("_", "-")
+                raise ValueError(f"{flag} changes nothing with --orbit {self.orbit}, {WHY[self.orbit]}: leave it out")
         hdris = _hdris(self.hdri_folder)
         condition = None
         if self.condition != "none":

@@ -2,10 +2,10 @@
 
 import re
 import shlex
-from dataclasses import dataclass
 from pathlib import Path
 
 from engine.files import write_bytes
+from render_farm.engines.array_job import ArrayJob
 from render_farm.errors import RunError
 from render_farm.run.folder import Run
 
@@ -23,33 +23,6 @@ done
 exit "$status"
 """
 """End of the script. bash passes SIGTERM, which SLURM sends before it kills, on to the worker and waits for it."""
-
-
-@dataclass(frozen=True)
-class ArrayJob:
-    """What is asked of the cluster."""
-
-    array: int
-    """Jobs."""
-    at_a_time: int = 0
-    """Of them at a time; 0: no limit."""
-    cpus: int = 16
-    """Cores of each."""
-    gpus: int = 0
-    """GPUs of each."""
-    memory_gb: int = 64
-    """Of each."""
-    time: str = "24:00:00"
-    """Limit of each."""
-    partition: str | None = None
-    """Of the cluster."""
-    setup: str = ""
-    """Shell line that makes `turntable-farm` available."""
-
-    def __post_init__(self) -> None:
-        for name, least in (("array", 1), ("at_a_time", 0), ("cpus", 1), ("gpus", 0), ("memory_gb", 1)):
-            if getattr(self, name) < least:
-                raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
 
 
 def all_shards(run: Run) -> list[str]:
@@ -74,7 +47,16 @@ def chosen_shards(run: Run, share: str) -> list[str]:
 
 
 def array_script(run: Run, job: ArrayJob, path: Path) -> None:
-    """Write the script. Raises RunError if there are more jobs than shards, TurntableError if it cannot be written."""
+    """Write the script.
+
+    Raises:
+        ValueError: less of something is asked for than makes sense.
+        RunError: there are more jobs than shards.
+        TurntableError: it cannot be written.
+    """
+    for name, least in (("array", 1), ("at_a_time", 0), ("cpus", 1), ("gpus", 0), ("memory_gb", 1)):
+        if getattr(job, name) < least:
+            raise ValueError(f"{name} must be at least {least}, got {getattr(job, name)}")
     shards = len(all_shards(run))
     if job.array > shards:
         raise RunError(f"an array of {job.array} jobs is more than this run's {shards} shards: ask for --array {shards} or "

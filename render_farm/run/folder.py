@@ -22,7 +22,7 @@ from render_farm.catalogue.batches import read_batch, write_batch
 from render_farm.errors import RunError
 from render_farm.records import Filters, Task
 from render_farm.run.owner import hold
-from render_farm.run.tasks import count_tasks, iter_tasks, read_hashes
+from render_farm.run.tasks import count_tasks, iter_tasks, read_hashes, read_sizes
 from render_farm.spec import SPEC_VERSION, RenderSpec
 
 log = logging.getLogger(__name__)
@@ -156,7 +156,8 @@ class Run:
             filters: asked for; None asks nothing.
             shard_objects: asked for; None asks nothing.
             out: asked for; None asks nothing.
-            default: what `spec` is if nobody asks for anything: where the two agree, nothing is asked for.
+            default: what `spec` is if nobody asks for anything: where the two agree, nothing is asked for; so with
+                filters that are `Filters`' own. None: all of both is asked for.
         """
         mine: dict[str, Any] = {"spec": json.loads(self.spec.canonical_json())}
         theirs: dict[str, Any] = {"spec": json.loads(spec.canonical_json())}
@@ -169,9 +170,9 @@ class Run:
             theirs["out"] = out if "://" in out else str(Path(out).resolve())
         found = _differences(mine, theirs)
         if default is not None:
-            unasked = {"spec": json.loads(default.canonical_json())}
-            asked = {name for name, _, _ in _differences(unasked, {"spec": theirs["spec"]})}
-            found = [each for each in found if not each[0].startswith("spec.") or each[0] in asked]
+            unasked = {"spec": json.loads(default.canonical_json()), "filters": _plain(asdict(Filters()))}
+            asked = {name for name, _, _ in _differences(unasked, theirs)}
+            found = [each for each in found if each[0].split(".")[0] not in unasked or each[0] in asked]
         for name, old, new in found:
             raise RunError(f"{self.folder}: this run has {name} = {json.dumps(old)}, asked for is {json.dumps(new)}; all of a "
                            "run is made alike: leave that setting as it was, or choose another folder")  # fmt: skip
@@ -238,6 +239,13 @@ class Run:
             found |= read_hashes(self._checked(batch.number))
         return found
 
+    def sizes(self) -> dict[str, int | None]:
+        """Return uid -> bytes of all objects' files, None where one is refused; else as `hashes`."""
+        found: dict[str, int | None] = {}
+        for batch in self.batches:
+            found |= read_sizes(self._checked(batch.number))
+        return found
+
     def shards(self) -> dict[str, int]:
         """Return how many tasks each shard has, by name, sorted. Cheap: no task is read.
 
@@ -270,11 +278,6 @@ class Run:
             "batches": [asdict(batch) for batch in self.batches], "program": self.program,
         }  # fmt: skip
         write_bytes(self.folder / RUN_NAME, (json.dumps(document, indent=1) + "\n").encode())
-
-
-def shard_sizes(tasks: Sequence[Task]) -> dict[str, int]:
-    """Return how many tasks each shard has, by name, sorted."""
-    return dict(sorted(Counter(task.shard for task in tasks).items()))
 
 
 def _run(folder: Path, document: dict[str, Any]) -> Run:

@@ -8,7 +8,7 @@ are equal, so that the mean of the sample estimates the mean of all.
 import hashlib
 import tempfile
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -16,7 +16,6 @@ import numpy as np
 
 from render_farm.blender import WORKER
 from render_farm.errors import RunError
-from render_farm.records import Task
 from render_farm.run.folder import Run
 from render_farm.run.progress import Snapshot
 from render_farm.run.scheduler import run_shards
@@ -61,9 +60,9 @@ class Plan:
     """Hours times the price; None without one."""
 
 
-def choose_sample(tasks: Sequence[Task], count: int) -> list[Task]:
-    """Return `count` tasks, one of each stratum of file sizes; the same ones every time."""
-    ordered = sorted(tasks, key=lambda task: (task.size_bytes, task.uid))
+def choose_sample(sizes: Mapping[str, int], count: int) -> list[str]:
+    """Return `count` uids of those with these file sizes, one of each stratum; the same ones every time."""
+    ordered = sorted(sizes, key=lambda uid: (sizes[uid], uid))
     strata = np.array_split(np.arange(len(ordered)), min(count, len(ordered)))
     return [min((ordered[i] for i in stratum), key=_lot) for stratum in strata]
 
@@ -94,16 +93,18 @@ def plan(
     Raises:
         RunError: nothing to render, or the sample was stopped.
     """
-    tasks = run.tasks()
-    todo = [task for task in tasks if task.refusal is None]
+    sizes = run.sizes()
+    todo = {uid: size for uid, size in sizes.items() if size is not None}
     if not todo:
-        raise RunError(f"{run.folder}: there is nothing to render: {len(tasks)} objects, all refused before rendering")
-    chosen = [replace(task, shard=PLAN_SHARD) for task in choose_sample(todo, sample)]
+        raise RunError(f"{run.folder}: there is nothing to render: {len(sizes)} objects, all refused before rendering")
+    uids = choose_sample(todo, sample)
+    tasks = run.newest_tasks(uids)
+    chosen = [replace(tasks[uid], shard=PLAN_SHARD) for uid in uids]
     place = scratch or run.scratch
     place.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="plan.", dir=place) as folder:
         trial = Run.create(Path(folder) / "run", run.spec, run.filters, shard_objects=len(chosen)).add_batch(chosen)
-        summary = run_shards(trial, None, settings, worker=worker, progress=progress, stop=stop)
+        summary = run_shards(trial, None, settings, worker=worker, progress=progress, stop=stop, is_trial=True)
         if summary.stopped:
             raise RunError("stopped: the sample was not finished, so there is no estimate; start again")
         store = Store(trial.store_path, trial.spec)
@@ -118,7 +119,7 @@ def plan(
     starts = start_s * (1 + len(todo) / settings.slots / settings.recycle_objects)
     hours = (slot_s * len(todo) / settings.slots + starts) / 3600
     return Plan(
-        objects=len(todo), refused=len(tasks) - len(todo), sampled=len(chosen), sample_failed=summary.failed,
+        objects=len(todo), refused=len(sizes) - len(todo), sampled=len(chosen), sample_failed=summary.failed,
         slots=settings.slots, slot_s=slot_s, start_s=start_s, objects_per_h=3600 * settings.slots / slot_s, hours=hours,
         hours_error=error * len(todo) / settings.slots / 3600,
         bytes=round(bytes_made / made * len(todo) * summary.done / len(chosen)),
@@ -154,5 +155,5 @@ def _firsts(costs: Sequence[AttemptCost]) -> list[AttemptCost]:
     return list(first.values())
 
 
-def _lot(task: Task) -> str:
-    return hashlib.blake2b(task.uid.encode(), digest_size=8).hexdigest()
+def _lot(uid: str) -> str:
+    return hashlib.blake2b(uid.encode(), digest_size=8).hexdigest()

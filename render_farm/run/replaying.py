@@ -51,7 +51,7 @@ def replay(
     run: Run, uid: str, out: Path, *, execution: Execution | None = None, worker: tuple[str, ...] = WORKER,
     progress: Progress | None = None,
 ) -> Replay:  # fmt: skip
-    """Render one object again with the run's spec.
+    """Render one object again with the run's spec and filters.
 
     Args:
         run: the run.
@@ -67,8 +67,8 @@ def replay(
     """
     task = find_task(run, uid)
     report = render_asset(
-        Path(task.path), out, run.spec, execution=execution, uid=task.uid, provenance=task.provenance, progress=progress,
-        worker=worker,
+        Path(task.path), out, run.spec, execution=execution, uid=task.uid, provenance=task.provenance, filters=run.filters,
+        progress=progress, worker=worker,
     )  # fmt: skip
     again = {images.orbit.name: images for images in (read_orbit(find_orbit(path)) for path in report.paths)}
     sha256 = next(iter(again.values())).renderer["asset_sha256"]

@@ -19,7 +19,8 @@ class Room:
         """Say in words where too little is free; empty if there is enough everywhere."""
         for folder in self.folders:
             if folder.is_dir() and (free := free_bytes(folder)) < self.min_free_bytes:
-                return f"{free / 1e9:.2f} GB are free in {folder}, fewer than {self.min_free_bytes / 1e9:.2f} GB"
+                return (f"{free / 1e9:.2f} GB are free in {folder}, fewer than the {self.min_free_bytes / 1e9:.2f} GB that must "
+                        "stay free: make room there")  # fmt: skip
         return ""
 
 

@@ -57,6 +57,7 @@ def run_shards(
     worker: tuple[str, ...] = WORKER,
     progress: Callable[[Snapshot], None] | None = None,
     stop: threading.Event | None = None,
+    is_trial: bool = False,
 ) -> Summary:
     """Work on some shards until each of their objects is done or failed and they are sealed. Goes on where it was left.
 
@@ -70,6 +71,7 @@ def run_shards(
         worker: command of the Blender children.
         progress: is told every second, in this thread.
         stop: when set, what is being rendered is left, what is rendered is staged, and the summary returned.
+        is_trial: the run is thrown away after it, so that its sealed shards are no news.
 
     Raises:
         RunError: the folder is held, a shard is not known, the machine cannot render, or shards cannot be sealed.
@@ -93,7 +95,7 @@ def run_shards(
             staging = Staging(store_path.parent / "staging")
             recover(store, staging, output, chosen, owner)
             place = (scratch or run.scratch).resolve() / f"farm-{_name_of(store_path)}"
-            farm = _Farm(run, chosen, settings, store, staging, place, worker, owner)
+            farm = _Farm(run, chosen, settings, store, staging, place, worker, owner, is_trial=is_trial)
             return farm.work(progress, stop or threading.Event())
         finally:
             store.close()
@@ -109,7 +111,7 @@ class _Farm:
 
     def __init__(
         self, run: Run, shards: list[str], settings: FarmSettings, store: Store, staging: Staging, scratch: Path,
-        worker: tuple[str, ...], owner: Owner,
+        worker: tuple[str, ...], owner: Owner, *, is_trial: bool,
     ) -> None:  # fmt: skip
         self._run, self._settings, self._store, self._staging, self._owner = run, settings, store, staging, owner
         self._scratch, self._output = scratch, open_output(run.out_url)
@@ -127,7 +129,7 @@ class _Farm:
         self._total, self._bytes = counts.total, counts.bytes
         self._rendered, self._attempts, self._reasons = 0, 0, Counter[str]()
         self._begun, self._rate = time.monotonic(), Rate()
-        self._worker = worker
+        self._worker, self._is_trial = worker, is_trial
 
     # -------------------------------------------------------------------------------------------- main thread
     def work(self, progress: Callable[[Snapshot], None] | None, stop: threading.Event) -> Summary:
@@ -143,7 +145,7 @@ class _Farm:
         context = run_context(self._run.spec, self._run.program or {})
         self._sealer = Sealer(
             self._store, self._staging, self._output, context, on_lost=self._lost, on_sealed=self._sealed,
-            give_up=self._halt,
+            give_up=self._halt, news=logging.DEBUG if self._is_trial else logging.INFO,
         )  # fmt: skip
         for shard in [shard for shard in self._open_shards if self._store.is_complete(shard)]:
             self._sealer.submit(shard)
@@ -225,7 +227,7 @@ class _Farm:
         short = self._room.shortage()
         with self._changed:
             if short and not self._paused:
-                log.warning("paused: %s; the farm goes on when there is more", short)
+                log.warning("paused: %s; the farm then goes on by itself", short)
                 self._store.note("paused", short)
             elif self._paused and not short:
                 log.warning("there is room again: going on")

@@ -30,6 +30,7 @@ class Sealer:
     def __init__(
         self, store: Store, staging: Staging, output: Output, context: Mapping[str, Any], *,
         on_lost: Callable[[str, str], None], on_sealed: Callable[[str], None], give_up: threading.Event,
+        news: int = logging.INFO,
     ) -> None:  # fmt: skip
         """Start.
 
@@ -41,6 +42,7 @@ class Sealer:
             on_lost: is told shard and uid of an object whose staged folder is not whole: it is pending again.
             on_sealed: is told each shard.
             give_up: when set, what has failed is not tried again.
+            news: level at which sealed shards are logged.
         """
         self.sealed: list[str] = []
         self.failed: dict[str, str] = {}
@@ -48,7 +50,7 @@ class Sealer:
         self.crash: BaseException | None = None
         """A bug of ours, for the main thread to raise."""
         self._store, self._staging, self._output, self._context = store, staging, output, context
-        self._on_lost, self._on_sealed, self._give_up = on_lost, on_sealed, give_up
+        self._on_lost, self._on_sealed, self._give_up, self._news = on_lost, on_sealed, give_up, news
         self._queue: queue.Queue[str | None] = queue.Queue()
         self._thread = threading.Thread(target=self._serve, name="sealer", daemon=True)
         self._thread.start()
@@ -119,7 +121,7 @@ class Sealer:
         for uid in staged:
             self._staging.remove(shard, uid)
         self.sealed.append(shard)
-        log.info("sealed shard %s: %d objects, %d bytes", shard, len(receipt.records), receipt.bytes)
+        log.log(self._news, "sealed shard %s: %d objects, %d bytes", shard, len(receipt.records), receipt.bytes)
         return True
 
     def _lose(self, shard: str, uids: Sequence[str]) -> None:

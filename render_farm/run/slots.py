@@ -130,7 +130,8 @@ class Slot:
     def _attempt(self, lease: Lease) -> None:
         begun, handover_s = time.monotonic(), 0.0
         self._uid, self._render_s, self._peak_bytes = lease.task.uid, 0.0, 0.0
-        folder = self._settings.scratch / f"object-{lease.task.shard}.{lease.task.uid}"
+        # of this attempt alone: once it is given back, another slot may take the task before this folder is gone
+        folder = self._settings.scratch / f"object-{lease.attempt}.{lease.task.uid}"
         try:
             job = self._render(lease, folder)
         except StoppedError as error:

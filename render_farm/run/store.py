@@ -243,8 +243,8 @@ class Store:
         with self._write() as db:
             db.execute("UPDATE shard SET sealed = ? WHERE name = ?", (time.time(), shard))
             db.executemany(
-                "UPDATE task SET state = 'sealed', outcome = ?, record = NULL WHERE shard = ? AND uid = ?",
-                [(record.outcome, shard, record.uid) for record in records],
+                "UPDATE task SET state = 'sealed', outcome = ?, record = ? WHERE shard = ? AND uid = ?",
+                [(r.outcome, r.to_json() if r.outcome == "failed" else None, shard, r.uid) for r in records],
             )
 
     def reopen(self, shard: str) -> None:
@@ -293,6 +293,19 @@ class Store:
     def sealed_shards(self) -> set[str]:
         """Return the shards that are sealed."""
         return {name for (name,) in self._read("SELECT name FROM shard WHERE sealed IS NOT NULL")}
+
+    def sealed_fates(self) -> dict[str, dict[str, ObjectRecord | None]]:
+        """Return the records of failed tasks, None for those that are done, by shard and uid, of the sealed shards.
+
+        Shards are left out whose failures were forgotten when they were sealed, as earlier programs did.
+        """
+        found: dict[str, dict[str, ObjectRecord | None]] = {}
+        for shard, uid, text in self._read(
+            "SELECT shard, uid, record FROM task WHERE state = 'sealed' AND shard NOT IN "
+            "(SELECT shard FROM task WHERE state = 'sealed' AND outcome = 'failed' AND record IS NULL)"
+        ):
+            found.setdefault(shard, {})[uid] = None if text is None else ObjectRecord.from_json(text)
+        return found
 
     def counts(self, shards: Collection[str] | None = None) -> Counts:
         """Return how far some shards, or all, are."""

@@ -13,9 +13,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from render_farm.catalogue.batches import PROVENANCE, REFUSAL
+from render_farm.catalogue.batches import task_of
 from render_farm.errors import RunError
-from render_farm.records import Provenance, Refusal, Task
+from render_farm.records import Task
 
 ROWS = 16384
 """Decoded at a time."""
@@ -32,11 +32,14 @@ def count_tasks(path: Path) -> Counter[str]:
 
 def read_hashes(path: Path) -> dict[str, str]:
     """Return uid -> sha256 of a batch's files. Raises RunError where the file cannot be read."""
-    try:
-        table = pq.read_table(path, columns=["uid", "sha256"])
-    except (pa.ArrowException, OSError) as error:
-        raise _unreadable(path, error) from error
-    return dict(zip(table["uid"].to_pylist(), table["sha256"].to_pylist(), strict=True))
+    uids, hashes = _read_columns(path, "uid", "sha256")
+    return dict(zip(uids, hashes, strict=True))
+
+
+def read_sizes(path: Path) -> dict[str, int | None]:
+    """Return uid -> bytes of a batch's files, None where one was refused. Raises RunError where it cannot be read."""
+    columns = _read_columns(path, "uid", "size_bytes", "refusal_reason")
+    return {uid: size if reason is None else None for uid, size, reason in zip(*columns, strict=True)}
 
 
 def iter_tasks(path: Path, column: Literal["shard", "uid"], values: Collection[str]) -> Iterator[Task]:
@@ -47,9 +50,17 @@ def iter_tasks(path: Path, column: Literal["shard", "uid"], values: Collection[s
             groups = [index for index in range(file.num_row_groups) if _may_hold(file, index, column, values)]
             for rows in file.iter_batches(ROWS, row_groups=groups) if groups else ():
                 kept = rows.filter(pc.is_in(rows[column], value_set=wanted))
-                yield from map(_task, kept.to_pylist())
+                yield from map(task_of, kept.to_pylist())
     except (pa.ArrowException, OSError) as error:
         raise _unreadable(path, error) from error
+
+
+def _read_columns(path: Path, *names: str) -> list[list[Any]]:
+    try:
+        table = pq.read_table(path, columns=list(names))
+    except (pa.ArrowException, OSError) as error:
+        raise _unreadable(path, error) from error
+    return [table[name].to_pylist() for name in names]
 
 
 def _may_hold(file: pq.ParquetFile, group: int, column: str, values: Collection[str]) -> bool:
@@ -58,12 +69,6 @@ def _may_hold(file: pq.ParquetFile, group: int, column: str, values: Collection[
     if known is None or not known.has_min_max:
         return True
     return any(known.min <= value <= known.max for value in values)
-
-
-def _task(row: dict[str, Any]) -> Task:
-    provenance = Provenance(**{name: row.pop(name) for name in PROVENANCE})
-    refusal = {name: row.pop(f"refusal_{name}") for name in REFUSAL}
-    return Task(**row, provenance=provenance, refusal=None if refusal["reason"] is None else Refusal(**refusal))
 
 
 def _unreadable(path: Path, error: Exception) -> RunError:

@@ -52,10 +52,14 @@ def test_every_contract_has_its_offence_here(repository):
     assert {contract["name"] for contract in settings["tool"]["importlinter"]["contracts"]} == set(BROKEN)
 
 
-@pytest.mark.parametrize("module", ["engine.geometry", "engine.files", "engine.errors", "render_farm.cli"])
+@pytest.mark.parametrize(
+    "module",
+    ["engine.geometry", "engine.files", "engine.errors", "render_farm.cli", "render_farm.cli.work.dispatch",
+     "render_farm.run.finisher"],
+)  # fmt: skip
 def test_light_rooms_bring_neither_torch_nor_blender(module, repository):
     code = (
-        f"import sys, {module}; heavy = {{'torch', 'bpy', 'pymeshlab', 'numba', 'gsplat'}} & set(sys.modules); "
+        f"import sys, {module}; heavy = {{'torch', 'bpy', 'pymeshlab', 'numba', 'gsplat', 'trimesh'}} & set(sys.modules); "
         "sys.exit(f'brought {sorted(heavy)}' if heavy else 0)"
     )
     child = subprocess.run([sys.executable, "-c", code], cwd=repository, capture_output=True, text=True, check=False)

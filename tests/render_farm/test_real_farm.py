@@ -11,7 +11,7 @@ from render_farm.blender import WORKER
 from render_farm.catalogue.entry import Entry
 from render_farm.catalogue.scan import scan
 from render_farm.records import Filters
-from render_farm.run.folder import Run, shard_sizes
+from render_farm.run.folder import Run
 from render_farm.shards import PIXEL_COLUMNS, RUN_COLUMNS, build_manifest, open_output, read_rows, verify
 from render_farm.spec import CameraSpec, RenderSpec
 from tests.render_farm.run.farms import FarmOrder, FarmProgram, assert_whole, wait_for_none
@@ -59,7 +59,7 @@ def tables(run: Run) -> dict[str, list[dict[str, object]]]:
 
 def kill_at_work(program: FarmProgram, run: Run, longest_s: float) -> int:
     """Kill sessions at random points, not later than at their share of the work; return how many were still at it."""
-    rng, sizes = np.random.default_rng(SEED), shard_sizes(run.tasks())
+    rng, sizes = np.random.default_rng(SEED), run.shards()
     hit = 0
     for kill in range(KILLS):
         most = MOST_DONE * OBJECTS * (kill + 1) / KILLS

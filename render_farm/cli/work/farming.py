@@ -13,9 +13,8 @@ from render_farm.cli.work.progress import count_bar, farm_bar
 from render_farm.cli.work.sources import add_objects, check_source
 from render_farm.cli.work.wording import count, plan_text, summary_text
 from render_farm.engines.places import leave_place, worker_place
-from render_farm.engines.slurm import ArrayJob, array_script, chosen_shards
+from render_farm.engines.slurm import array_script, chosen_shards
 from render_farm.errors import RunError
-from render_farm.records import Filters
 from render_farm.report import write_report
 from render_farm.run.folder import Run
 from render_farm.run.memory import MemoryLog, run_facts
@@ -78,10 +77,7 @@ def run_share(flags: Worker) -> str:
 
 def write_array_script(flags: Slurm) -> str:
     """Write, and return what goes to stdout."""
-    job = ArrayJob(
-        flags.array, flags.at_a_time, flags.cpus, flags.gpus, flags.memory_gb, flags.time, flags.partition, flags.setup
-    )
-    array_script(Run.open(flags.folder), job, flags.script)
+    array_script(Run.open(flags.folder), flags.job, flags.script)
     log.info("submit it with: sbatch %s; when all is done: turntable-farm manifest %s", flags.script, flags.folder)
     return str(flags.script)
 
@@ -89,7 +85,7 @@ def write_array_script(flags: Slurm) -> str:
 # ------------------------------------------------------------------------------------------------ what they share
 def open_or_create(flags: AnyRun) -> Run:
     """Return the run of a folder, made if there is none, with the objects that the flags name."""
-    spec, filters = flags.spec.spec(), flags.filters
+    spec = flags.spec.spec()
     if flags.folder.exists() and not flags.folder.is_dir():
         raise RunError(f"{flags.folder}: expected the run's folder, found a file; name the folder")
     if Run.exists(flags.folder):
@@ -97,7 +93,7 @@ def open_or_create(flags: AnyRun) -> Run:
         run.check(
             spec,
             default=SpecFlags().spec(),
-            filters=None if flags.filters == Filters() else filters,
+            filters=flags.filters,
             shard_objects=None if flags.new.shard_objects == NewRunFlags().shard_objects else flags.new.shard_objects,
             out=flags.new.out,
         )
@@ -109,7 +105,7 @@ def open_or_create(flags: AnyRun) -> Run:
         check_source(flags.source)
         if flags.new.out is not None:
             check_writable(open_output(flags.new.out))
-        run = Run.create(flags.folder, spec, filters, shard_objects=flags.new.shard_objects, out=flags.new.out)
+        run = Run.create(flags.folder, spec, flags.filters, shard_objects=flags.new.shard_objects, out=flags.new.out)
     if flags.source.given:
         with count_bar("objects", flags.talk.quiet) as progress:
             run = add_objects(run, flags.source, workers=cores(), progress=progress)

@@ -15,9 +15,9 @@ from render_farm.errors import RunError
 from render_farm.export import export
 from render_farm.records import ObjectRecord
 from render_farm.report import write_report
-from render_farm.run.folder import Run, shard_sizes
+from render_farm.run.folder import Run
 from render_farm.run.memory import run_facts
-from render_farm.run.retrying import latest_records
+from render_farm.run.retrying import latest_fates
 from render_farm.run.store import Store
 from render_farm.shards import build_manifest, list_receipts, open_output, verify
 
@@ -92,14 +92,14 @@ def export_orbits(flags: Export) -> str:
 # ------------------------------------------------------------------------------------------------ looking
 def status(run: Run) -> dict[str, Any]:
     """Return where a run stands, as JSON."""
-    sizes = shard_sizes(run.tasks())
+    sizes = run.shards()
     sealed = [shard for shard in list_receipts(open_output(run.out_url)) if shard in sizes]
-    records = latest_records(run).values()
-    done, failed = (sum(record.outcome == outcome for record in records) for outcome in ("done", "failed"))
+    fates = latest_fates(run).values()
+    failed = [record for record in fates if record is not None]
     found: dict[str, Any] = {
-        "objects": len({task.uid for task in run.tasks()}), "batches": len(run.batches), "shards": len(sizes),
-        "sealed": len(sealed), "sealed_done": done, "sealed_failed": failed, "out": run.out_url,
-        "spec": run.spec.digest, "reasons": dict(Counter(_refusal(r, "reason") for r in records if r.outcome == "failed")),
+        "objects": len(run.hashes()), "batches": len(run.batches), "shards": len(sizes),
+        "sealed": len(sealed), "sealed_done": len(fates) - len(failed), "sealed_failed": len(failed), "out": run.out_url,
+        "spec": run.spec.digest, "reasons": dict(Counter(_refusal(record, "reason") for record in failed)),
     }  # fmt: skip
     if run.store_path.exists():
         store = Store(run.store_path, run.spec)
@@ -120,15 +120,15 @@ def status(run: Run) -> dict[str, Any]:
 
 def failed_records(run: Run) -> list[ObjectRecord]:
     """Return the newest records of objects without orbits, by uid; those of shards that are not sealed yet too."""
-    records = latest_records(run)
+    fates = latest_fates(run)
     if run.store_path.exists():
         store = Store(run.store_path, run.spec)
         try:
             for shard in store.open_shards():
-                records.update({row.record.uid: row.record for row in store.rows(shard) if row.record is not None})
+                fates |= {row.record.uid: row.record for row in store.rows(shard) if row.record is not None}
         finally:
             store.close()
-    return sorted((r for r in records.values() if r.outcome == "failed"), key=lambda record: record.uid)
+    return sorted((record for record in fates.values() if record is not None), key=lambda record: record.uid)
 
 
 def _status_rows(found: dict[str, Any]) -> list[tuple[str, str]]:

@@ -50,7 +50,7 @@ def source_entries(flags: SourceFlags, licences: tuple[str, ...], progress: Prog
 
 def add_objects(run: Run, flags: SourceFlags, *, workers: int, progress: Progress | None = None) -> Run:
     """Add what a source names and the run does not have as a new batch; return the run as it then is."""
-    known = {task.uid: task.sha256 for task in run.tasks()}
+    known = run.hashes()
     entries = source_entries(flags, run.filters.licences, progress)
     if not entries:
         raise RunError("the source names no objects; check the path, the categories and the limit")

@@ -9,9 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from render_farm.catalogue import read_batch, write_batch
+from render_farm.catalogue import batches, read_batch, write_batch
 from render_farm.errors import REASONS, RunError
 from render_farm.records import Provenance, Refusal, Task
+from render_farm.run.tasks import iter_tasks
 
 TASK = Task("a", "/x/a.glb", ".glb", "0" * 64, 12, "k" * 32, "000-000003", Provenance("a chair", "chair", "CC0-1.0"))
 texts = st.text(st.characters(exclude_categories=["Cs"]))
@@ -56,6 +57,24 @@ def test_text_that_is_no_unicode(tmp_path: Path) -> None:
     assert str(caught.value) == (
         "000.parquet: the text '/x/\\udcff.glb' is not Unicode; rename the file or mend the list"
     )
+
+
+def test_one_shards_tasks_are_found_without_reading_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batches, "ROW_GROUP", 10)
+    tasks = [replace(TASK, uid=f"u{i:03d}", key=f"{i:032x}", shard=f"000-{i // 15:06d}") for i in range(100)]
+    write_batch(tmp_path / "000.parquet", tasks)
+    with pq.ParquetFile(tmp_path / "000.parquet") as file:
+        assert file.num_row_groups == 10
+    asked = []
+    read = pq.ParquetFile.iter_batches
+    monkeypatch.setattr(
+        pq.ParquetFile, "iter_batches", lambda self, *a, **k: asked.append(k["row_groups"]) or read(self, *a, **k)
+    )
+    assert list(iter_tasks(tmp_path / "000.parquet", "shard", ["000-000002"])) == tasks[30:45]
+    assert list(iter_tasks(tmp_path / "000.parquet", "uid", ["u031", "u099", "v"])) == [tasks[31], tasks[99]]
+    assert list(iter_tasks(tmp_path / "000.parquet", "shard", ["001-000000"])) == []
+    assert asked == [[3, 4], [3, 9]]
+    assert read_batch(tmp_path / "000.parquet") == tasks
 
 
 def test_foreign_files(tmp_path: Path) -> None:

@@ -97,9 +97,11 @@ def test_nothing_to_plan_for(tmp_path):
         (["--samples", "0"], "samples must lie between 1 and 65536, got 0"),
         (["--views", "0"], "views must lie between 1 and 1000, got 0"),
         (["--workers", "-1"], "slots must be at least 1, got -1"),
+        (["--orbit", "hi3d", "--elevation-deg", "20"],
+         "--elevation-deg changes nothing with --orbit hi3d, whose six rings have their own elevations: leave it out"),
         (["--threads", "-1"], "threads must be at least 1, got -1"),
     ],
-)
+)  # fmt: skip
 def test_values_out_of_range_are_2(tmp_path, flags, message):
     (tmp_path / "models").mkdir()
     pillar(tmp_path / "models" / "a.glb")

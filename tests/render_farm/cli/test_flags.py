@@ -1,23 +1,25 @@
 """Flags stand for the values of the rooms that do the work: same names, same choices, same defaults."""
 
-from dataclasses import fields
+import re
+from dataclasses import fields, replace
 from typing import get_args, get_type_hints
 
 import pytest
 import tyro
 
 from engine.command_line import PLAIN_FLAGS, Talk
+from render_farm.cameras import orbits
 from render_farm.cli import adopting
 from render_farm.cli.farming import Plan, RunCommand, Slurm
 from render_farm.cli.looking import Export
 from render_farm.cli.objects import Render
-from render_farm.cli.options import FarmFlags, NewRunFlags, SpecFlags, cores
-from render_farm.engines.slurm import ArrayJob
+from render_farm.cli.options import UNUSED, FarmFlags, NewRunFlags, SpecFlags, cores
+from render_farm.engines.array_job import ArrayJob
 from render_farm.export import Kind
 from render_farm.gobjaverse import ORBITS
 from render_farm.records import Filters
 from render_farm.run.settings import FarmSettings
-from render_farm.spec import AssetPolicy, LightSpec, RenderSpec
+from render_farm.spec import AssetPolicy, CameraSpec, Layout, LightSpec, RenderSpec
 
 
 def parsed(command, *arguments):
@@ -68,8 +70,44 @@ def test_plan_and_run_take_the_same_flags():
 
 
 def test_slurm_flags_are_the_jobs():
-    flags, job = ({f.name: f.default for f in fields(kind)} for kind in (Slurm, ArrayJob))
-    assert {name: flags[name] for name in job if name != "array"} == {n: d for n, d in job.items() if n != "array"}
+    asked = parsed(Slurm, "x", "--script", "s", "--array", "3", "--at-a-time", "2", "--partition", "long")
+    assert asked.job == ArrayJob(3, 2, partition="long")
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (SpecFlags("hi3d", elevation_deg=20.0),
+         "--elevation-deg changes nothing with --orbit hi3d, whose six rings have their own elevations: leave it out"),
+        (SpecFlags("hammersley", elevation_deg=0.0),
+         "--elevation-deg changes nothing with --orbit hammersley, whose views are all around: leave it out"),
+        (SpecFlags("random", elevation_deg=0.0),
+         "--elevation-deg changes nothing with --orbit random, whose elevations are drawn: leave it out"),
+        (SpecFlags("custom", views=8),
+         "--views changes nothing with --orbit custom, whose views are those of --places: leave it out"),
+        (SpecFlags("custom", distance_m=2.0),
+         "--distance-m changes nothing with --orbit custom, whose views are those of --places: leave it out"),
+        (SpecFlags("custom", elevation_deg=9.0),
+         "--elevation-deg changes nothing with --orbit custom, whose views are those of --places: leave it out"),
+    ],
+)  # fmt: skip
+def test_what_a_layout_has_no_use_for_is_refused(flags, message):
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        flags.spec()
+
+
+def places_of(cameras):
+    return [orbit.T_world_camera.tolist() for orbit in orbits(7, cameras, 32, 32)]
+
+
+@pytest.mark.parametrize("layout", get_args(Layout))
+def test_the_cameras_have_no_use_for_just_these(layout):
+    """What is refused changes no camera; what is not does."""
+    places = ((0.0, 10.0, 2.0),) if layout == "custom" else ()
+    without = CameraSpec(layout, places=places)
+    for name, value in (("views", 5), ("distance_m", 3.0), ("elevation_deg", 1.5)):
+        is_unused = places_of(replace(without, **{name: value})) == places_of(without)
+        assert is_unused == (name in UNUSED.get(layout, ())), name
 
 
 def test_choices_are_those_of_the_rooms():

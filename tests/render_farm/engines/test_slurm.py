@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 
 from render_farm.cli.farming import Worker
 from render_farm.engines import slurm
-from render_farm.engines.slurm import ArrayJob, all_shards, array_script, chosen_shards
+from render_farm.engines.array_job import ArrayJob
+from render_farm.engines.slurm import all_shards, array_script, chosen_shards
 from render_farm.errors import RunError
 from render_farm.run.folder import Run
 from tests.render_farm.run.farms import fake_run
@@ -192,9 +193,10 @@ def test_more_jobs_than_shards(run: Run, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "least"), [("array", 1), ("at_a_time", 0), ("cpus", 1), ("gpus", 0), ("memory_gb", 1)]
 )
-def test_settings_out_of_range(name: str, least: int) -> None:
+def test_settings_out_of_range(run: Run, tmp_path: Path, name: str, least: int) -> None:
     with pytest.raises(ValueError, match=f"^{name} must be at least {least}, got {least - 1}$"):
-        ArrayJob(**({"array": 1} | {name: least - 1}))
+        array_script(run, ArrayJob(**({"array": 1} | {name: least - 1})), tmp_path / "array.sh")
+    assert not (tmp_path / "array.sh").exists()
 
 
 # ------------------------------------------------------------------------------------------------ shares

@@ -7,9 +7,9 @@ import pytest
 
 from render_farm.errors import RunError
 from render_farm.records import Filters
-from render_farm.run.folder import Run, shard_sizes
+from render_farm.run.folder import Run
 from render_farm.run.owner import hold
-from render_farm.spec import CameraSpec, Condition, LightSpec, RenderSpec
+from render_farm.spec import SPEC_VERSION, CameraSpec, Condition, LightSpec, RenderSpec
 from tests.render_farm.run.farms import SPEC, fake_tasks
 
 FULL = RenderSpec(
@@ -28,7 +28,7 @@ def test_a_run_comes_back_as_it_was(tmp_path, out):
     assert again.spec.digest == FULL.digest
     assert again.out_url == (out or str(tmp_path / "run"))
     assert again.program is not None
-    assert again.program["spec"] == "2"
+    assert again.program["spec"] == str(SPEC_VERSION)
 
 
 def test_a_run_may_be_moved(tmp_path):
@@ -52,8 +52,8 @@ def test_batches_are_added_one_after_the_other(tmp_path):
     assert list(again.tasks_of(["001-000000", "000-000001"])) == [first[2], *second]
     assert list(again.tasks_of([])) == []
     assert again.hashes() == {task.uid: task.sha256 for task in first + second}
+    assert again.sizes() == {task.uid: task.size_bytes for task in first + second}
     assert again.newest_tasks([first[0].uid, "none"]).keys() == {first[0].uid}
-    assert shard_sizes(again.tasks()) == {"000-000000": 2, "000-000001": 1, "001-000000": 2}
     with pytest.raises(RunError, match="there is no batch 2; this run has 2"):
         run.tasks(2)
 
@@ -127,6 +127,9 @@ def test_other_settings_are_refused_by_name(tmp_path):
     run.check(SPEC, filters=Filters(licences=("CC0-1.0",)), shard_objects=10, out=str(tmp_path / "run"))
     with pytest.raises(RunError, match=r'filters\.licences = \["CC0-1\.0"\], asked for is \[\]'):
         run.check(SPEC, filters=Filters())
+    run.check(SPEC, filters=Filters(), default=SPEC)  # nothing is asked for
+    with pytest.raises(RunError, match=r'filters\.cropped = "flag", asked for is "refuse"'):
+        run.check(SPEC, filters=Filters(cropped="refuse"), default=SPEC)
     with pytest.raises(RunError, match="shard_objects = 10, asked for is 11"):
         run.check(SPEC, shard_objects=11)
     with pytest.raises(RunError, match=r'out = ".*run", asked for is "s3://bucket"'):

@@ -1,6 +1,6 @@
 """The estimate: its sample, its arithmetic, and a whole one with the fake worker."""
 
-from dataclasses import replace
+import logging
 from pathlib import Path
 
 import pytest
@@ -12,15 +12,14 @@ from render_farm.run.planning import choose_sample, object_seconds, plan, start_
 from render_farm.run.schema import AttemptCost
 from render_farm.run.settings import FarmSettings
 from render_farm.spec import Execution
-from tests.render_farm.run.farms import FAKE_WORKER, fake_run, fake_task
+from tests.render_farm.run.farms import FAKE_WORKER, fake_run, fake_tasks
 
 
-def test_the_sample_has_one_object_of_each_stratum(tmp_path: Path) -> None:
-    tasks = [replace(fake_task(tmp_path, f"u{i:02d}", "000-000000"), size_bytes=i) for i in range(40)]
-    sizes = sorted(task.size_bytes for task in choose_sample(tasks, 10))
-    assert [size // 4 for size in sizes] == list(range(10))
-    assert choose_sample(tasks[::-1], 10) == choose_sample(tasks, 10)
-    assert len(choose_sample(tasks[:3], 10)) == 3
+def test_the_sample_has_one_object_of_each_stratum() -> None:
+    sizes = {f"u{i:02d}": i for i in range(40)}
+    assert [sizes[uid] // 4 for uid in choose_sample(sizes, 10)] == list(range(10))
+    assert choose_sample(dict(reversed(sizes.items())), 10) == choose_sample(sizes, 10)
+    assert len(choose_sample({"u1": 1, "u2": 1, "u3": 0}, 10)) == 3
 
 
 def test_starts_are_told_from_objects() -> None:
@@ -34,7 +33,8 @@ def test_starts_are_told_from_objects() -> None:
     assert start_seconds(costs[:2]) == 0.0  # nothing to tell it by
 
 
-def test_a_whole_plan(tmp_path: Path) -> None:
+def test_a_whole_plan(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
     uids = [f"u{i:02d}" for i in range(12)]
     refused = {"u03": Refusal("truncated", "u03.ply: truncated", "scanning")}
     run = fake_run(tmp_path, uids, refused=refused)
@@ -45,8 +45,17 @@ def test_a_whole_plan(tmp_path: Path) -> None:
     assert estimate.hours >= 11 * estimate.slot_s / 2 / 3600
     assert estimate.cost == pytest.approx(2.0 * estimate.hours)
     assert estimate.bytes > 0
+    assert "sealed shard" not in caplog.text  # the trial run's own: no news of this one
     assert not list(run.scratch.iterdir())  # the trial run is gone
     assert Run.open(run.folder) == run  # and the run untouched
+
+
+def test_an_object_that_was_added_again_counts_once(tmp_path: Path) -> None:
+    run = fake_run(tmp_path, ["a", "b"], refused={"b": Refusal("truncated", "b.ply: truncated", "scanning")})
+    run = run.add_batch(fake_tasks(tmp_path / "mended", ["b"], batch=1))
+    assert run.sizes() == {task.uid: task.size_bytes for task in (run.tasks(0)[0], run.tasks(1)[0])}
+    estimate = plan(run, FarmSettings(min_free_bytes=0), sample=9, worker=FAKE_WORKER)
+    assert (estimate.objects, estimate.refused, estimate.sampled, estimate.sample_failed) == (2, 0, 2, 0)
 
 
 def test_nothing_to_plan(tmp_path: Path) -> None:

@@ -3,18 +3,21 @@
 import dataclasses
 import json
 import logging
+import re
+import shutil
 import sys
 import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from render_farm.errors import RunError
 from render_farm.records import Refusal
-from render_farm.run import room, sealing
+from render_farm.run import room, sealing, slots
 from render_farm.run.folder import Run
 from render_farm.run.owner import hold
 from render_farm.run.progress import Snapshot, Summary
@@ -210,6 +213,19 @@ def test_stopped_and_resumed_it_is_the_same_run(tmp_path, monkeypatch, started_p
     assert_same(run, other)
 
 
+def test_another_attempt_begins_before_the_last_one_has_cleared_up(tmp_path, misbehave, monkeypatch):
+    def late(folder: Path, **more: Any) -> None:
+        time.sleep(0.3)  # the other slot starts a worker meanwhile, and begins to write
+        shutil.rmtree(folder, **more)
+
+    monkeypatch.setattr(slots, "shutil", SimpleNamespace(rmtree=late))
+    monkeypatch.setenv("FAKE_WORKER_VIEW_S", "0.1")
+    misbehave({"one": "segfault,well"})
+    run = fake_run(tmp_path, ["one"])
+    assert go_on(run).done == 1
+    assert records(run)["000-000000", "one"].attempts == 2
+
+
 def test_with_a_disk_nearly_full_it_waits(tmp_path, monkeypatch, caplog):
     free = [10 * MIB]
     monkeypatch.setattr(room, "free_bytes", lambda folder: free[0])
@@ -223,10 +239,13 @@ def test_with_a_disk_nearly_full_it_waits(tmp_path, monkeypatch, caplog):
 
     with caplog.at_level(logging.WARNING):
         summary = go_on(run, dataclasses.replace(SETTINGS, min_free_bytes=100 * MIB), progress=watch)
-    assert "0.01 GB are free in" in seen[0].paused
+    short = (
+        rf"0\.01 GB are free in {run.scratch}/farm-\w+, fewer than the 0\.10 GB that must stay free: make room there"
+    )
+    assert re.fullmatch(short, seen[0].paused)
     assert all(not slot.uid for snapshot in seen if snapshot.paused for slot in snapshot.slots)
     assert (summary.done, summary.failed) == (2, 0)
-    assert "paused: 0.01 GB are free" in caplog.text
+    assert f"paused: {seen[0].paused}; the farm then goes on by itself" in caplog.text
     assert "there is room again: going on" in caplog.text
 
 

@@ -50,6 +50,18 @@ def test_an_object_goes_all_the_way(store):
     assert store.counts().done == 1
 
 
+def test_of_sealed_shards_it_remembers_what_failed_and_why(store):
+    done, failed = Ball("a"), Ball("b", refusal=CRASH)
+    store.register([done.task, failed.task, Ball("c", shard="000-000001").task])
+    assert store.sealed_fates() == {}
+    store.seal(SHARD, [done.record(), failed.record()])
+    assert store.sealed_fates() == {SHARD: {"a": None, "b": failed.record()}}
+    assert (store.counts().done, store.counts().failed, store.retry()) == (1, 1, 0)
+    with sqlite3.connect(store.path) as db:  # as earlier programs left it
+        db.execute("UPDATE task SET record = NULL")
+    assert store.sealed_fates() == {}
+
+
 def test_those_tried_least_go_first(store):
     store.register([Ball(uid).task for uid in "abc"])
     lease = store.lease(SHARD, ME, 0)
