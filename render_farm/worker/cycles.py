@@ -1,6 +1,7 @@
 """Cycles as this project wants it: nothing left at a default that a new Blender could change."""
 
 from pathlib import Path
+from typing import Any
 
 import bpy
 import numpy as np
@@ -50,9 +51,16 @@ def choose_device(device: str) -> str:
                       f"{', '.join(GPU_BACKENDS)}); check the driver or use --device cpu")  # fmt: skip
 
 
-def set_up(scene: bpy.types.Scene, job: Job) -> None:
-    """Apply every setting of a job to a fresh scene: all but camera and light, which each orbit has of its own."""
+def set_up(scene: bpy.types.Scene, job: Job, *, refracts: bool) -> None:
+    """Apply every setting of a job to a fresh scene: all but camera and light, which each orbit has of its own.
+
+    Args:
+        scene: it holds the object.
+        job: what is asked for.
+        refracts: the object has glass.
+    """
     _set_sampling(scene, job)
+    _set_denoising(scene.cycles, job, refracts)
     _set_light_paths(scene)
     _set_film(scene, job)
     _set_output(scene)
@@ -74,16 +82,22 @@ def _set_sampling(scene: bpy.types.Scene, job: Job) -> None:
     cycles.time_limit = 0.0
     cycles.use_auto_tile = False
     cycles.shading_system = False  # OSL would run code from the file
-    cycles.use_denoising = denoise
-    if denoise:
-        cycles.denoiser = "OPENIMAGEDENOISE"
-        clean = job.samples >= CLEAN_GUIDES_FROM
-        cycles.denoising_input_passes = "RGB_ALBEDO_NORMAL" if clean else "RGB_ALBEDO"
-        cycles.denoising_prefilter = "NONE" if clean else "FAST"
-        cycles.denoising_quality = "HIGH" if clean else "FAST"
     render.use_persistent_data = True
     render.threads_mode = "FIXED"
     render.threads = job.threads
+
+
+def _set_denoising(cycles: Any, job: Job, refracts: bool) -> None:
+    cycles.use_denoising = job.denoise == "fast"
+    if not cycles.use_denoising:
+        return
+    clean = job.samples >= CLEAN_GUIDES_FROM
+    cycles.denoiser = "OPENIMAGEDENOISE"
+    cycles.denoising_input_passes = "RGB_ALBEDO_NORMAL" if clean else "RGB_ALBEDO"
+    cycles.denoising_quality = "HIGH" if clean else "FAST"
+    cycles.denoising_prefilter = "FAST"
+    if clean:  # what shows through glass has noisy guides however many samples: they are denoised first
+        cycles.denoising_prefilter = "ACCURATE" if refracts else "NONE"
 
 
 def _set_light_paths(scene: bpy.types.Scene) -> None:

@@ -109,11 +109,11 @@ def prepare(job: Job, stages: Stages) -> tuple[bpy.types.Scene, Facts, normalise
         looks = appearance.look(used)
         unread = materials.add_outputs(used, job.passes)
     with stages.stage("setup", "setting up"):
-        cycles.set_up(scene, job)
+        cycles.set_up(scene, job, refracts=see_through.refracts)
     warnings = sorted(
         {*gone, *unseen, *pose.warnings, *placed.warnings, *shrunk.warnings, *see_through.warnings, *unread}
     )
     return scene, {
         **placed.facts, **pose.facts, **dropped, **shrunk.facts, **looks, "transparent": see_through.found,
-        "device": device, "warnings": warnings,
+        "refracts": see_through.refracts, "device": device, "warnings": warnings,
     }, placed  # fmt: skip

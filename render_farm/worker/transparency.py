@@ -26,6 +26,8 @@ class SeeThrough:
 
     found: bool
     """Whether the asset has transparent surfaces, whatever was done with them."""
+    refracts: bool
+    """Whether light passes through glass as it is rendered: what lies behind comes noisy through it."""
     warnings: tuple[str, ...]
     """What was done."""
 
@@ -41,10 +43,10 @@ def apply(materials: Iterable[bpy.types.Material], policy: str) -> SeeThrough:
         raise WorkerError("transparent", f"material {clear[0].name!r} is transparent: allow it with the policy keep or "
                           "opaque")  # fmt: skip
     if policy != "opaque":
-        return SeeThrough(bool(clear), ())
+        return SeeThrough(bool(clear), any(_refracts(material.node_tree) for material in clear), ())
     for material in clear:
         _make_opaque(material.node_tree)
-    return SeeThrough(bool(clear), tuple(f"material {material.name!r} was made opaque" for material in clear))
+    return SeeThrough(bool(clear), False, tuple(f"material {material.name!r} was made opaque" for material in clear))
 
 
 def _shaders(tree: Any) -> Iterator[Any]:
@@ -56,6 +58,10 @@ def _shaders(tree: Any) -> Iterator[Any]:
 def _is_clear(tree: Any) -> bool:
     output = output_of(tree)
     return output is not None and _shows_through(output.inputs["Surface"])
+
+
+def _refracts(tree: Any) -> bool:
+    return any(node.type in GLASS or (node.type == "BSDF_PRINCIPLED" and _transmits(node)) for node in _shaders(tree))
 
 
 def _shows_through(socket: Any) -> bool:

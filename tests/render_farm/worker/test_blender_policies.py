@@ -26,6 +26,7 @@ def test_roughness_and_metallic_of_a_packed_texture(worker: Any, tmp_path: Path,
 def test_passes_of_node_groups_and_mixes(worker: Any, moving: Path, make_cameras: Any) -> None:
     """Cubes from left to right: a metal in a node group, glass, half-transparent blue, hair."""
     outcome = worker.run(moving / "shaders.blend", make_cameras((0.0,), 0.0, 2.0))
+    assert outcome.facts["refracts"]  # so that OIDN does not trust its guides (worker/cycles.py)
     view = outcome.channels()[0]
     focal = 48 / 2 / np.tan(np.radians(20))
     columns = [round(24 + focal * x / 5.5 / (2 - 0.5 / 5.5)) for x in (-2.25, -0.75, 0.75, 2.25)]
@@ -61,10 +62,12 @@ def test_blended_materials_are_transparent_only_if_their_image_is(
     assert len(opaque.facts["warnings"]) == int(clear)
     refused = worker.run(path, make_cameras(**FRONT), policy={"transparent": "refuse"})
     assert (refused.events[-1].get("reason") == "transparent") is clear
+    assert not opaque.facts["refracts"]  # leaves and veils are no glass
 
 
 def test_glass_and_veils_become_opaque(worker: Any, moving: Path, make_cameras: Any) -> None:
     outcome = worker.run(moving / "shaders.blend", make_cameras((0.0,), 0.0, 2.0), policy={"transparent": "opaque"})
+    assert not outcome.facts["refracts"]
     view = outcome.channels()[0]
     row = view["Combined.A"][24]
     assert set(np.round(row[8:40][row[8:40] > 0.9], 3)) == {1.0}
