@@ -73,12 +73,13 @@ def uid_from_name(name: str) -> str:
     Dots go too, since the names of an orbit's files are split at them. Long ones end with a hash of the whole name.
     """
     uid = NOT_ALLOWED.sub("_", Path(name).stem).strip("_") or "object"
-    return uid if len(uid) <= LONGEST_UID else f"{uid[: LONGEST_UID - 1 - 2 * HASH_BYTES]}_{short_hash(name)}"
+    return uid if len(uid) <= LONGEST_UID else hashed_uid(uid, name)
 
 
-def short_hash(name: str) -> str:
-    """Return twelve hexadecimal digits that tell names apart which would become one id."""
-    return hashlib.blake2b(name.encode(errors="surrogatepass"), digest_size=HASH_BYTES).hexdigest()
+def hashed_uid(uid: str, name: str) -> str:
+    """Return an id that ends with a hash of the whole name: for names that are too long, or would become one id."""
+    digest = hashlib.blake2b(name.encode(errors="surrogatepass"), digest_size=HASH_BYTES).hexdigest()
+    return f"{uid[: LONGEST_UID - 1 - 2 * HASH_BYTES]}_{digest}"
 
 
 def check_uid(uid: str) -> str | None:

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import OpenEXR
 from jaxtyping import Bool, Float, Shaped, UInt8
 
 from render_farm.errors import FarmError
+from render_farm.exr import ExrError, read_exr
 
 FAR_M = 1e9
 """Cycles writes 1e10 where a ray hits nothing."""
@@ -53,15 +53,12 @@ def read_channels(path: Path) -> Channels:
         FarmError: `bad-output`: it is no EXR, or cut off.
     """
     try:
-        file = OpenEXR.File(str(path), separate_channels=True)
-        named = [(name, channel.pixels) for part in file.parts for name, channel in part.channels.items()]
-    except (OSError, RuntimeError, ValueError) as error:
+        named = read_exr(path)
+    except ExrError as error:
         raise FarmError(
             "bad-output", f"{path.name}: Blender's EXR cannot be read ({error}); is the disk full?"
         ) from error
-    if not named:  # OpenEXR drops a part whose pixels are cut off, and only prints that it does
-        raise FarmError("bad-output", f"{path.name}: Blender's EXR cannot be read (it is cut off); is the disk full?")
-    return {".".join(name.split(".")[-2:]): np.asarray(pixels, np.float32) for name, pixels in named}
+    return {".".join(name.split(".")[-2:]): np.asarray(pixels, np.float32) for name, pixels in named.items()}
 
 
 def srgb_from_linear(linear: Float[np.ndarray, "*n"]) -> Float[np.ndarray, "*n"]:

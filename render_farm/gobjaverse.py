@@ -21,7 +21,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import OpenEXR
 from jaxtyping import Bool, Float, UInt8
 from PIL import Image
 
@@ -30,6 +29,7 @@ from engine.files import OrbitImages
 from engine.geometry import Orbit
 from engine.geometry.camera import check_poses, focal_px_from_fov_deg
 from engine.geometry.frames import directions_from_unity, from_gobjaverse
+from render_farm.exr import ExrError, read_exr
 from render_farm.records import Provenance
 
 ORBITS: dict[str, tuple[range, int | None]] = {
@@ -265,12 +265,9 @@ class _Reader:
 def _exr_channels(path: Path) -> Float[np.ndarray, "h w 4"]:
     """R, G, B, A, whatever order they are stored in."""
     try:
-        parts = OpenEXR.File(str(path), separate_channels=True).parts
-        named = {name: channel.pixels for part in parts for name, channel in part.channels.items()}
-    except (OSError, RuntimeError, ValueError) as error:
+        named = read_exr(path)
+    except ExrError as error:
         raise OrbitError(f"{path}: the EXR cannot be read ({error}); download the object again") from error
-    if not named:  # OpenEXR drops a part whose pixels are cut off, and only prints that it does
-        raise OrbitError(f"{path}: the EXR cannot be read (it is cut off); download the object again")
     missing = [name for name in "RGBA" if name not in named]
     if missing:
         raise OrbitError(

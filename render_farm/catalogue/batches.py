@@ -4,7 +4,8 @@ One row a task, one column a field; provenance and refusal are spread out. The s
 same pyarrow), so two machines can compare their batches by hash.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -60,20 +61,34 @@ def read_batch(path: Path) -> list[Task]:
     Raises:
         RunError: the file is not there, is no Parquet, or is no batch of this version.
     """
-    try:
+    with reading_batch(path):
         table = pq.read_table(path)
-    except FileNotFoundError as error:
-        raise RunError(f"{path}: there is no such batch; is this the folder of a run?") from error
-    except (pa.ArrowException, OSError) as error:
-        reason = str(error).splitlines()[0]
-        raise RunError(f"{path}: expected a batch of tasks (Parquet), found a file that cannot be read ({reason}); copy it "
-                       "again from the run that made it") from error  # fmt: skip
     found = (table.schema.metadata or {}).get(FORMAT_KEY)
     if found != FORMAT or table.schema.names != SCHEMA.names:
         what = "another Parquet file" if found is None else f"format {found.decode(errors='replace')!r}"
         raise RunError(f"{path}: expected a batch of tasks of format {FORMAT.decode()!r}, found {what}; use the program that "
                        "made it, or start a new run")  # fmt: skip
     return [task_of(row) for part in table.to_batches(max_chunksize=ROWS) for row in part.to_pylist()]
+
+
+def read_columns(path: Path, *names: str) -> list[list[Any]]:
+    """Return the values of some columns of SCHEMA, in the batch's order: no task is made. Raises RunError as `read_batch`."""
+    with reading_batch(path):
+        table = pq.read_table(path, columns=list(names))
+    return [table[name].to_pylist() for name in names]
+
+
+@contextmanager
+def reading_batch(path: Path) -> Iterator[None]:
+    """Say of a batch that cannot be read what it is. Raises RunError."""
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise RunError(f"{path}: there is no such batch; is this the folder of a run?") from error
+    except (pa.ArrowException, OSError) as error:
+        reason = str(error).splitlines()[0]
+        raise RunError(f"{path}: expected a batch of tasks (Parquet), found a file that cannot be read ({reason}); copy it "
+                       "again from the run that made it") from error  # fmt: skip
 
 
 def _check_unique(path: Path, name: str, values: list[str]) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
-from render_farm.assets import FORMATS, HASH_BYTES, LONGEST_UID, NOT_ALLOWED, short_hash
+from render_farm.assets import FORMATS, LONGEST_UID, NOT_ALLOWED, hashed_uid
 from render_farm.records import Provenance, Refusal
 
 Progress = Callable[[int, int], None]
@@ -51,7 +51,7 @@ def unique_uids(places: Sequence[str]) -> list[str]:
     return [
         uid
         if len(uid) <= LONGEST_UID and _rank(place, uid) == keepers[uid] and (plain_count == 1 or not keepers[uid][0])
-        else _hashed(uid, place)
+        else hashed_uid(uid, place)
         for place, uid, plain_count in zip(places, plain, _counts(plain), strict=True)
     ]
 
@@ -75,7 +75,3 @@ def _counts(names: Sequence[str]) -> list[int]:
     for name in names:
         count[name] = count.get(name, 0) + 1
     return [count[name] for name in names]
-
-
-def _hashed(uid: str, place: str) -> str:
-    return f"{uid[: LONGEST_UID - 1 - 2 * HASH_BYTES]}_{short_hash(place)}"

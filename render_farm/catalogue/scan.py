@@ -160,8 +160,9 @@ def _refused_before(entry: Entry, filters: Filters) -> Refusal | None:
     """What needs no look at the file."""
     if entry.problem is not None:
         return entry.problem
-    if not _is_unicode(entry.path):
-        return Refusal("malformed", f"the file name {plain_text(str(entry.path))!r} is not Unicode; rename it", STAGE)
+    shown = plain_text(str(entry.path))
+    if shown != str(entry.path):
+        return Refusal("malformed", f"the file name {shown!r} is not Unicode; rename it", STAGE)
     if not is_allowed(entry.provenance.license, filters.licences):
         return Refusal("licence", f"{entry.uid}: expected a licence of {' '.join(filters.licences)}, found "
                        f"{entry.provenance.license or 'an unknown one'}; leave it out, or allow that licence", STAGE)  # fmt: skip
@@ -253,11 +254,3 @@ def _task(one: _Seen, spec: RenderSpec, filters: Filters, shard: str) -> Task:
         entry.uid, plain_text(str(entry.path)), plain_text(entry.path.suffix.lower()), one.sha256, one.size_bytes,
         task_key(name, spec), shard, provenance, refusal,
     )  # fmt: skip
-
-
-def _is_unicode(path: Path) -> bool:
-    try:
-        str(path).encode()
-    except UnicodeEncodeError:
-        return False
-    return True

@@ -27,7 +27,7 @@ from render_farm.shards.outputs import make_folder
 log = logging.getLogger(__name__)
 
 FOLDER = re.compile(r"(?P<shard>[0-9]+-[0-9]+)\.(?P<uid>[A-Za-z0-9_-]+)")
-PARTIAL = re.compile(r"\..+\.(?P<host>[A-Za-z0-9-]+)\.(?P<pid>\d+)\.(?P<started>\d+)\.partial")
+PARTIAL = re.compile(r"\..+\.(?P<owner>[^.]+\.[^.]+\.[^.]+)\.partial")
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Staging:
         """
         owner = Owner.current()
         final = self.path(record.shard, record.uid)
-        partial = self.folder / f".{final.name}.{owner.host}.{owner.pid}.{round(owner.started)}.partial"
+        partial = self.folder / f".{final.name}.{owner.label}.partial"
         try:
             make_folder(self.folder)
             partial.mkdir()
@@ -77,7 +77,7 @@ class Staging:
         if not final.exists():
             return
         owner = Owner.current()
-        going = self.folder / f".{final.name}.going.{owner.host}.{owner.pid}.{round(owner.started)}.partial"
+        going = self.folder / f".{final.name}.going.{owner.label}.partial"
         shutil.rmtree(going, ignore_errors=True)
         final.rename(going)
         shutil.rmtree(going)
@@ -132,7 +132,8 @@ def _is_alive(partial: Path) -> bool:
     match = PARTIAL.fullmatch(partial.name)
     if match is None:
         return False
-    return Owner(match["host"], int(match["pid"]), float(match["started"])).is_alive()
+    owner = Owner.from_label(match["owner"])
+    return owner is not None and owner.is_alive()
 
 
 def _explain(error: Exception, folder: Path) -> FarmError:

@@ -7,14 +7,13 @@ from a pass over the file that keeps only theirs. Row groups that cannot hold th
 from collections import Counter
 from collections.abc import Collection, Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from render_farm.catalogue.batches import task_of
-from render_farm.errors import RunError
+from render_farm.catalogue.batches import read_columns, reading_batch, task_of
 from render_farm.records import Task
 
 ROWS = 16384
@@ -23,44 +22,30 @@ ROWS = 16384
 
 def count_tasks(path: Path) -> Counter[str]:
     """Return how many tasks of a batch each shard has. Raises RunError where the file cannot be read."""
-    try:
-        values = pc.value_counts(pq.read_table(path, columns=["shard"])["shard"])
-    except (pa.ArrowException, OSError) as error:
-        raise _unreadable(path, error) from error
-    return Counter({entry["values"]: entry["counts"] for entry in values.to_pylist()})
+    (shards,) = read_columns(path, "shard")
+    return Counter(shards)
 
 
 def read_hashes(path: Path) -> dict[str, str]:
     """Return uid -> sha256 of a batch's files. Raises RunError where the file cannot be read."""
-    uids, hashes = _read_columns(path, "uid", "sha256")
+    uids, hashes = read_columns(path, "uid", "sha256")
     return dict(zip(uids, hashes, strict=True))
 
 
 def read_sizes(path: Path) -> dict[str, int | None]:
     """Return uid -> bytes of a batch's files, None where one was refused. Raises RunError where it cannot be read."""
-    columns = _read_columns(path, "uid", "size_bytes", "refusal_reason")
+    columns = read_columns(path, "uid", "size_bytes", "refusal_reason")
     return {uid: size if reason is None else None for uid, size, reason in zip(*columns, strict=True)}
 
 
 def iter_tasks(path: Path, column: Literal["shard", "uid"], values: Collection[str]) -> Iterator[Task]:
     """Give the tasks whose shard or uid is one of some, in the batch's order. Raises RunError as the others."""
     wanted = pa.array(sorted(set(values)), pa.string())
-    try:
-        with pq.ParquetFile(path) as file:
-            groups = [index for index in range(file.num_row_groups) if _may_hold(file, index, column, values)]
-            for rows in file.iter_batches(ROWS, row_groups=groups) if groups else ():
-                kept = rows.filter(pc.is_in(rows[column], value_set=wanted))
-                yield from map(task_of, kept.to_pylist())
-    except (pa.ArrowException, OSError) as error:
-        raise _unreadable(path, error) from error
-
-
-def _read_columns(path: Path, *names: str) -> list[list[Any]]:
-    try:
-        table = pq.read_table(path, columns=list(names))
-    except (pa.ArrowException, OSError) as error:
-        raise _unreadable(path, error) from error
-    return [table[name].to_pylist() for name in names]
+    with reading_batch(path), pq.ParquetFile(path) as file:
+        groups = [index for index in range(file.num_row_groups) if _may_hold(file, index, column, values)]
+        for rows in file.iter_batches(ROWS, row_groups=groups) if groups else ():
+            kept = rows.filter(pc.is_in(rows[column], value_set=wanted))
+            yield from map(task_of, kept.to_pylist())
 
 
 def _may_hold(file: pq.ParquetFile, group: int, column: str, values: Collection[str]) -> bool:
@@ -69,9 +54,3 @@ def _may_hold(file: pq.ParquetFile, group: int, column: str, values: Collection[
     if known is None or not known.has_min_max:
         return True
     return any(known.min <= value <= known.max for value in values)
-
-
-def _unreadable(path: Path, error: Exception) -> RunError:
-    reason = str(error).splitlines()[0]
-    return RunError(f"{path}: expected a batch of tasks (Parquet), found a file that cannot be read ({reason}); copy it "
-                    "again from the run that made it")  # fmt: skip

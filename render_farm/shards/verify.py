@@ -13,14 +13,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from engine.errors import OrbitError, TurntableError
 from engine.files import validate_shard
 from engine.files.orbit_json import decode_document
 from engine.geometry import Orbit
 from render_farm.cameras import PlannedOrbit, plan_orbits
+from render_farm.catalogue.batches import read_columns
 from render_farm.errors import RunError
 from render_farm.records import ObjectRecord
 from render_farm.shards.manifest import MANIFEST, MANIFEST_NAME, read_manifest, table_name
@@ -310,13 +309,7 @@ def _expected(run: Path) -> dict[str, list[str]]:
     """Uid and key of every object that the run's batches hold, by shard. Nothing else of a task is read."""
     found: dict[str, list[str]] = {}
     for path in sorted((run / "batches").glob("*.parquet")):
-        try:
-            columns = pq.read_table(path, columns=["shard", "uid", "key"]).to_pydict()
-        except (pa.ArrowException, OSError) as error:
-            reason = str(error).splitlines()[0]
-            raise RunError(f"{path}: expected a batch of tasks (Parquet), found a file that cannot be read ({reason}); copy "
-                           "it again from the run that made it") from error  # fmt: skip
-        for shard, uid, key in zip(columns["shard"], columns["uid"], columns["key"], strict=True):
+        for shard, uid, key in zip(*read_columns(path, "shard", "uid", "key"), strict=True):
             found.setdefault(shard, []).append(f"{uid} {key}")
     return found
 

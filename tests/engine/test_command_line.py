@@ -13,8 +13,9 @@ from typing import Any
 import pytest
 from tyro.conf import OmitArgPrefixes as Flags
 
-from engine.command_line import LEVELS, Answer, Talk, Unset, run_command_line
+from engine.command_line import Answer, Talk, Unset, run_command_line
 from engine.errors import TurntableError
+from tests.process_state import hear_ctrl_c, kept
 
 ROOT = Path(__file__).parents[2]
 FRAME = """\
@@ -48,16 +49,8 @@ class Command:
 
 @pytest.fixture(autouse=True)
 def _signals() -> Iterator[None]:
-    """Put back what a command sets for its whole process."""
-    before, level = signal.getsignal(signal.SIGTERM), logging.getLogger().level
-    handlers, names = logging.getLogger().handlers[:], {number: logging.getLevelName(number) for number in LEVELS}
-    logging.getLogger().handlers[:] = []  # pytest's own, which the command would close
-    yield
-    signal.signal(signal.SIGTERM, before)
-    logging.getLogger().handlers[:] = handlers
-    logging.getLogger().setLevel(level)
-    for number, name in names.items():
-        logging.addLevelName(number, name)
+    with kept():
+        yield
 
 
 @pytest.mark.parametrize(
@@ -149,8 +142,7 @@ def test_signals_end_politely(number: signal.Signals) -> None:
     child = subprocess.Popen(
         frame("print('up', flush=True); sys.stdin.read()"), stdin=subprocess.PIPE, stdout=subprocess.PIPE,
         stderr=subprocess.PIPE, text=True, cwd=ROOT,
-        # what a shell starts in the background ignores Ctrl-C: undo that for this one
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        preexec_fn=hear_ctrl_c,
     )  # fmt: skip
     assert child.stdout is not None
     assert child.stdout.readline() == "up\n"

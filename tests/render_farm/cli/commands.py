@@ -2,16 +2,13 @@
 
 import contextlib
 import io
-import logging
-import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from engine.command_line import LEVELS
 from render_farm import cli
+from tests.process_state import hear_ctrl_c, kept
 
 ROOT = Path(__file__).parents[3]
 COMMAND = (sys.executable, "-m", "render_farm.cli")
@@ -35,7 +32,7 @@ class Ended:
 def call(*arguments: str | Path) -> Ended:
     """Run a command line in this process: importing everything anew takes longer than most commands."""
     out, err = io.StringIO(), io.StringIO()
-    with _kept(), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+    with kept(), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         try:
             status = cli.main([str(argument) for argument in arguments])
         except SystemExit as ended:  # help, and errors of usage
@@ -53,23 +50,5 @@ def start(*arguments: str | Path) -> "subprocess.Popen[str]":
     """Start a command line that can be interrupted."""
     return subprocess.Popen(
         [*COMMAND, *map(str, arguments)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT,
-        # what a shell starts in the background ignores Ctrl-C, and so do its children: undo that for this one
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        preexec_fn=hear_ctrl_c,
     )  # fmt: skip
-
-
-@contextlib.contextmanager
-def _kept() -> Iterator[None]:
-    """Put back what a command sets for its whole process: the log, and what SIGTERM does."""
-    log = logging.getLogger()
-    handlers, level, names = log.handlers[:], log.level, {number: logging.getLevelName(number) for number in LEVELS}
-    handler = signal.getsignal(signal.SIGTERM)
-    log.handlers[:] = []
-    try:
-        yield
-    finally:
-        log.handlers[:] = handlers
-        log.setLevel(level)
-        for number, name in names.items():
-            logging.addLevelName(number, name)
-        signal.signal(signal.SIGTERM, handler)

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from render_farm import cli
+from tests.process_state import hear_ctrl_c
 
 ROOT = Path(__file__).parents[3]
 COMMAND = [sys.executable, "-m", "render_farm.cli"]
@@ -81,8 +82,7 @@ def test_interrupt_is_clean(box_glb: Path, tmp_path: Path, number: signal.Signal
     process = subprocess.Popen(
         [*COMMAND, "render", str(box_glb), "--out", str(out), "--size", "1024", "--samples", "4096"],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT, env=dict(os.environ),
-        # what a shell starts in the background ignores Ctrl-C, and so do its children: undo that for this one
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        preexec_fn=hear_ctrl_c,
     )  # fmt: skip
     until = time.monotonic() + 60
     while not list(out.glob(".*.partial/**/job.json")):

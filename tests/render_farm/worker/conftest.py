@@ -155,10 +155,19 @@ def make_cameras() -> Callable[..., Orbit]:
 
 
 @pytest.fixture(scope="session")
-def moving(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What programs/export_moving.py writes."""
-    folder = tmp_path_factory.mktemp("moving")
-    command = [sys.executable, str(HERE / "programs" / "export_moving.py"), str(folder)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr[-3000:]
-    return folder
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """Runs programs/export_NAME.py and returns the folder that it has filled."""
+
+    def export(name: str) -> Path:
+        folder = tmp_path_factory.mktemp(name)
+        command = [sys.executable, str(HERE / "programs" / f"export_{name}.py"), str(folder)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr[-3000:]
+        return folder
+
+    return export
+
+
+@pytest.fixture(scope="session")
+def moving(exported: Callable[[str], Path]) -> Path:
+    return exported("moving")

@@ -1,7 +1,6 @@
 """Assets that nobody makes on purpose: hidden by scale, far from the origin, with our own names, made for other renders."""
 
-import subprocess
-import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,6 @@ from tests.render_farm.worker.quad import FRONT, middle, png, scalar, textured_g
 
 pytestmark = pytest.mark.blender
 
-HERE = Path(__file__).parent
 AREA = {
     "kind": "area", "strength": 1.0, "sky": 0.2, "lamps": [
         {"azimuth_deg": 0.0, "elevation_deg": 30.0, "distance_m": 3.0, "size_m": 1.0, "power_w": 200.0,
@@ -145,13 +143,8 @@ def test_a_scan_shows_its_texture(worker: Any, tmp_path: Path, make_cameras: Any
 
 # ------------------------------------------------------------------------------------------------ .blend
 @pytest.fixture(scope="module")
-def odd(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What programs/export_odd.py writes."""
-    folder = tmp_path_factory.mktemp("odd")
-    command = [sys.executable, str(HERE / "programs" / "export_odd.py"), str(folder)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr[-3000:]
-    return folder
+def odd(exported: Callable[[str], Path]) -> Path:
+    return exported("odd")
 
 
 @pytest.mark.parametrize(
