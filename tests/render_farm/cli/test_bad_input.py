@@ -10,7 +10,7 @@ from tests.render_farm.broken_assets import pillar
 from tests.render_farm.cli.commands import Ended, call
 
 VERBS = ("render", "example", "plan", "run", "status", "failures", "retry", "replay", "verify", "report", "export", "manifest",
-         "worker", "slurm")  # fmt: skip
+         "gobjaverse", "worker", "slurm")  # fmt: skip
 NO_RUN = "{folder}/no is not a run: there is no run.json in it; plan or start one first"
 NO_OUTPUT = (
     "{folder}/no: expected a run's folder, or the folder or URL that holds its shards, found neither; check the path"

@@ -2,7 +2,8 @@
 environment: a Ray node has one of its own."""
 
 import json
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from render_farm.records import Refusal
@@ -36,3 +37,10 @@ def started(folder: Path) -> list[int]:
     """Pids of all fake workers so far."""
     path = folder / "started.pids"
     return [int(line) for line in path.read_text().split()] if path.exists() else []
+
+
+def wait_until(condition: Callable[[], bool], within_s: float = 90.0) -> None:
+    until = time.monotonic() + within_s
+    while not condition():
+        assert time.monotonic() < until, "it did not happen"
+        time.sleep(0.02)

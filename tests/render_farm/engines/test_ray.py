@@ -3,7 +3,6 @@
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +17,7 @@ from render_farm.run.folder import Run
 from render_farm.run.owner import hold
 from render_farm.run.settings import FarmSettings
 from render_farm.spec import Execution
-from tests.render_farm.engines.objects import SETTINGS, UIDS, make, started, worker
+from tests.render_farm.engines.objects import SETTINGS, UIDS, make, started, wait_until, worker
 from tests.render_farm.run.farms import assert_whole, receipts, records, wait_for_none
 
 pytestmark = pytest.mark.slow
@@ -40,13 +39,6 @@ def living(pids: list[int]) -> list[int]:
 def staged_on(disk: Path) -> set[str]:
     """Uids that are whole in a staging folder."""
     return {path.name.split(".", 1)[1] for path in disk.rglob("staging/*") if path.name[0] != "."}
-
-
-def wait_until(condition: Callable[[], bool], within_s: float = 60.0) -> None:
-    until = time.monotonic() + within_s
-    while not condition():
-        assert time.monotonic() < until, "it did not happen"
-        time.sleep(0.05)
 
 
 def test_both_nodes_work_and_a_second_call_does_nothing(tmp_path: Path, cluster: Any) -> None:

@@ -3,7 +3,6 @@
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ from render_farm.run.owner import hold
 from render_farm.run.scheduler import run_shards
 from render_farm.shards import PIXEL_COLUMNS, RUN_COLUMNS, build_manifest, open_output
 from render_farm.shards.manifest import table_name
-from tests.render_farm.engines.objects import SETTINGS, make, started, worker
+from tests.render_farm.engines.objects import SETTINGS, make, started, wait_until, worker
 from tests.render_farm.run.farms import assert_same, assert_whole, receipts, records, wait_for_none
 
 FAILED = {"b_1": "no-triangles", "b_4": "crash", "a_2": "blank", "a_5": "bad-output", "b_3": "licence"}
@@ -154,13 +153,6 @@ def test_a_killed_worker_goes_on(reference: Run, tmp_path: Path) -> None:
 
 def staged(place: Path) -> list[Path]:
     return [path for path in (place / "staging").glob("*") if not path.name.startswith(".")]
-
-
-def wait_until(condition: Any, within_s: float = 90.0) -> None:
-    until = time.monotonic() + within_s
-    while not condition():
-        assert time.monotonic() < until
-        time.sleep(0.02)
 
 
 # ------------------------------------------------------------------------------------------------ places
