@@ -13,5 +13,13 @@ class OrbitError(FileFormatError):
     """An orbit on disk does not validate."""
 
 
+class CheckpointError(FileFormatError):
+    """Weights that are broken, refused, or of another network than was asked for."""
+
+
+class PictureError(FileFormatError):
+    """A picture that no object can be made from."""
+
+
 class MissingDependencyError(TurntableError):
     """A library or device that this step needs is not here; the message says how to get it."""

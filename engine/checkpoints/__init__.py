@@ -1,0 +1,1 @@
+"""Released checkpoints in, our own layout out: readers, key maps, conversion, the hub."""

@@ -1,0 +1,1 @@
+"""The networks of both papers on diffusers' and transformers' building blocks."""
