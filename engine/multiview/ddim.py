@@ -1,0 +1,109 @@
+"""DDIM (Song et al. 2021): unit noise in, clean latents out, in VideoMV's steps and with its 3D-aware variant.
+
+x_t --network--> prediction --guidance--> x0 --(every so often through 3D and back)--> x0 --equation 12--> x_{t-1}
+"""
+
+from functools import partial
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from engine.multiview.denoiser import OnStep, RefinementPlan, Step
+from engine.multiview.guidance import (
+    ALWAYS,
+    GuidanceInterval,
+    Guided,
+    Scale,
+    branches_needed,
+    clean_latents,
+    plan_at,
+)
+from engine.multiview.schedules import NoiseSchedule, normal_like
+
+
+def ddim_timesteps(count: int, steps: int) -> list[int]:
+    """Return the times that are visited, falling: 981, 961, ..., 1 for 50 steps of 1000, as in the release.
+
+    One more than a multiple of the stride `count // steps`. Where steps do not divide the count, there are as many
+    multiples as fit, more than `steps`.
+
+    Raises:
+        ValueError: steps is not in 1 to count.
+    """
+    if not 1 <= steps <= count:
+        raise ValueError(f"steps must be from 1 to {count}, got {steps}")
+    return [min(t + 1, count - 1) for t in range(0, count, count // steps)][::-1]
+
+
+@torch.no_grad()
+def sample_ddim(
+    guided: Guided,
+    noise: Float[Tensor, "b n c h w"],
+    schedule: NoiseSchedule,
+    *,
+    steps: int = 50,
+    guidance_scale: Scale = 9.0,
+    interval: GuidanceInterval = ALWAYS,
+    refinement: RefinementPlan | None = None,
+    eta: float = 0.0,
+    generator: torch.Generator | None = None,
+    on_step: OnStep | None = None,
+) -> Float[Tensor, "b n c h w"]:
+    """Walk from noise to clean latents.
+
+    The time before the last is clamped to 0: the walk ends at alpha_bar_0, a little below 1, as in the release.
+
+    Args:
+        guided: the network with its conditions; called with whole times as floats.
+        noise: unit normal, the start; the arithmetic is in its dtype.
+        schedule: times and what the network predicts.
+        steps: how many, see `ddim_timesteps`.
+        guidance_scale: the release's is 9 from text and 6 from an image.
+        interval: which steps are guided.
+        refinement: 3D-aware denoising at some steps.
+        eta: share of DDPM's noise in each step, 0 for none (equation 16).
+        generator: draws that noise; needed where eta is above 0.
+        on_step: called after every step; what it raises ends the walk.
+
+    Raises:
+        ValueError: steps out of range, eta negative or without a generator.
+    """
+    times, stride = ddim_timesteps(schedule.count, steps), schedule.count // steps
+    if eta < 0 or (eta > 0 and generator is None):
+        raise ValueError(f"eta must be 0, or above with a generator; got {eta} and {generator}")
+    latents = noise
+    for index, time in enumerate(times):
+        t = torch.full((len(latents),), time, device=latents.device)
+        plan = plan_at(refinement, index)
+        branches = guided(latents, t.float(), branches_needed(guidance_scale, interval.holds(index, len(times)), plan))
+        x0 = clean_latents(branches, partial(_x0, schedule, latents, t), guidance_scale, plan)
+        fresh = normal_like(latents, generator) if eta > 0 and generator is not None else None
+        latents = ddim_step(schedule, latents, x0, (time, max(time - stride, 0)), eta, fresh)
+        if on_step is not None:
+            on_step(Step(index, len(times), latents, x0))
+    return latents
+
+
+def ddim_step(
+    schedule: NoiseSchedule,
+    latents: Float[Tensor, "b n c h w"],
+    x0: Float[Tensor, "b n c h w"],
+    times: tuple[int, int],
+    eta: float = 0.0,
+    fresh: Float[Tensor, "b n c h w"] | None = None,
+) -> Float[Tensor, "b n c h w"]:
+    """Go from the first of two times to the second, given the clean latents (equation 12; `fresh` is its noise)."""
+    t, previous = (torch.full((len(latents),), time, device=latents.device) for time in times)
+    alpha_bar, alpha_bar_previous = schedule.alpha_bar(t, latents), schedule.alpha_bar(previous, latents)
+    eps = schedule.eps(latents, x0, t)
+    if fresh is None or eta == 0:
+        return schedule.signal(previous, latents) * x0 + schedule.spread(previous, latents) * eps
+    # Equation 16.
+    sigma = eta * ((1 - alpha_bar_previous) / (1 - alpha_bar) * (1 - alpha_bar / alpha_bar_previous)).sqrt()
+    direction = (1 - alpha_bar_previous - sigma**2).clamp(min=0).sqrt() * eps
+    return schedule.signal(previous, latents) * x0 + direction + sigma * fresh
+
+
+def _x0(schedule: NoiseSchedule, latents: Tensor, t: Tensor, prediction: Tensor) -> Tensor:
+    return schedule.x0(latents, prediction, t)
