@@ -123,7 +123,8 @@ def surface_from_silhouettes(images: OrbitImages, cells: int = 128) -> SurfacePo
         full[full] &= _inside_silhouette(camera, images.rgba[index, ..., 3], grid[full])
     if not full.any():
         raise OrbitError(f"{images.uid}: the views' silhouettes have no point in common: wrong cameras, or empty alpha")
-    occupancy = gaussian_filter(full.reshape(cells, cells, cells).astype(np.float32), 1.0)
+    # Beyond the grid is nothing: views that are full to their border leave a block, which has a surface too.
+    occupancy = gaussian_filter(full.reshape(cells, cells, cells).astype(np.float32), 1.0, mode="constant")
     slope = np.stack(np.gradient(occupancy), -1).reshape(-1, 3)
     boundary = full & (occupancy.reshape(-1) < 0.95)
     normals = -slope[boundary] / np.maximum(np.linalg.norm(slope[boundary], axis=1, keepdims=True), 1e-9)

@@ -55,6 +55,11 @@ class TrainedGaussians:
         sh = torch.cat([t["sh"], t["higher_sh"]], 1)
         return Gaussians(t["means"], t["log_scales"], t["quaternions"], t["opacity_logits"], sh)
 
+    @property
+    def leaves(self) -> list[Tensor]:
+        """The tensors that Adam moves, for `backward(inputs=...)`."""
+        return list(self._tensors.values())
+
     def decay(self, done: float) -> None:
         """Set the step sizes for the share of the fit that is done, 0 to 1."""
         for group, name in zip(self._adam.param_groups, self._tensors, strict=True):

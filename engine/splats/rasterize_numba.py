@@ -19,7 +19,12 @@ def rasterize(
     gaussians: Gaussians, cameras: Sequence[Camera], *, geometry: bool
 ) -> tuple[Float[Tensor, "c f h w"], Float[Tensor, "c h w"]]:
     """Blend features (3 colour; with geometry also z and 3 normal) on the CPU: features and alpha for each camera."""
+    threads = torch.get_num_threads()
     pictures = [_one_view(gaussians, camera, geometry=geometry) for camera in cameras]
+    if torch.get_num_threads() != threads:
+        # numba's first kernel starts its threads and, where both are on OpenMP, gives torch as many: torch's sums
+        # then come out in another order, so that the same seed would not give the same bytes.
+        torch.set_num_threads(threads)
     return torch.stack([p[0] for p in pictures]), torch.stack([p[1] for p in pictures])
 
 

@@ -1,5 +1,10 @@
 """The renderers agree with the oracle, in pictures and in gradients; the oracle agrees with arithmetic done by hand."""
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -168,3 +173,18 @@ def test_what_cannot_be_rendered_is_said() -> None:
         render(gaussians, sizes)
     with pytest.raises(MissingDependencyError, match="gsplat runs on CUDA only"):
         render(gaussians, sizes[:1], backend="gsplat")
+
+
+def test_numba_leaves_torchs_threads_alone() -> None:
+    # A process of its own: numba starts its threads once. With OpenMP under both, it used to set torch's number too.
+    code = (
+        "import torch; torch.set_num_threads(1)\n"
+        "from engine.geometry import RING24\nfrom engine.splats import render\n"
+        "from tests.engine.splats.test_renderers import cloud\n"
+        "render(cloud(8, 0), [RING24.orbit(15.0, 32, 32).camera(0)])\nprint(torch.get_num_threads())"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=Path(__file__).parents[3],
+        env=os.environ | {"NUMBA_NUM_THREADS": "2", "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    assert done.stdout == "1\n"
