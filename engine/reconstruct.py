@@ -44,7 +44,6 @@ from engine.splats.fitting import FitProgress, FitSettings, fit
 
 STAGES = ("views", "splats", "mesh", "turntable", "quality")
 Stage = Literal["views", "splats", "mesh", "turntable", "quality"]
-TURNTABLE_FRAMES = 96
 TURNTABLE_FPS = 24
 PREVIEW_COLUMNS = 4
 
@@ -65,6 +64,8 @@ class ReconstructSettings:
     """The splats."""
     mesh: MeshSettings = field(default_factory=MeshSettings)
     """The mesh and its texture."""
+    turntable_frames: int = 96
+    """Frames of turntable.mp4, one full circle."""
 
 
 Progress = Callable[[str, int, int, str], None]
@@ -106,35 +107,57 @@ def reconstruct(
         raise TurntableError(f"{truth}: --truth must name the true mesh's file, and there is none")
     held_out_views(len(images.orbit), settings.holdout_every)  # complain before anything is written
     with open_result(out) as result:
-        return _Reconstruction(images, result, settings, truth, redo_from, progress or _silent).run()
+        return Reconstruction(images, result, settings, truth, redo_from, progress or silent).run()
 
 
-def _silent(stage: str, done: int, total: int, words: str) -> None:
-    pass
+def silent(stage: str, done: int, total: int, words: str) -> None:
+    """Report no progress."""
+
+
+def resolved_device(device: str) -> str:
+    """Return the device that `auto` stands for; raises TurntableError for a CUDA device where torch sees none."""
+    if device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if device.startswith("cuda") and not torch.cuda.is_available():
+        raise TurntableError(f"--device {device}: torch sees no CUDA device here; take --device cpu")
+    return device
 
 
 @dataclass(frozen=True)
-class _Reconstruction:
+class Reconstruction:
     """One run: what the stages share."""
 
     images: OrbitImages
+    """The views."""
     result: ResultFolder
+    """Where the files go."""
     settings: ReconstructSettings
+    """How."""
     truth: Path | None
+    """The true mesh's file."""
     redo_from: Stage | None
+    """Redo this stage and those after it."""
     progress: Progress
+    """Called often."""
+    given_splats: str | None = None
+    """File of the result folder that holds splats; they are taken as they are and none are fitted."""
 
     def run(self) -> dict[str, Any]:
-        """Walk the stages; each one's fingerprint holds the one before."""
+        """Store the views and walk the stages after them; return the report."""
         self.result.report |= self._header()
-        views = self._stage("views", {"orbit": _content_hash(self.images)}, self._write_views)
-        device = self._device()
-        splats = self._stage("splats", {"input": views, "holdout": self.settings.holdout_every, "device": device,
-                                        "fit": asdict(self.settings.fit)}, self._fit_splats)  # fmt: skip
+        return self.after(self._stage("views", {"orbit": _content_hash(self.images)}, self._write_views))
+
+    def after(self, views: str) -> dict[str, Any]:
+        """Walk the stages after the views, whose fingerprint is given; each one's holds the one before."""
+        device = resolved_device(self.settings.device)
+        how = {"given": self.given_splats} if self.given_splats else {"fit": asdict(self.settings.fit)}
+        splats = self._stage("splats", {"input": views, "holdout": self.settings.holdout_every, "device": device, **how},
+                             self._make_splats)  # fmt: skip
         source = "orbit" if self._orbit_depth() else splats
         mesh = self._stage("mesh", {"input": views, "depth": source, "holdout": self.settings.holdout_every,
                                     "mesh": asdict(self.settings.mesh)}, self._make_mesh)  # fmt: skip
-        shown = self._stage("turntable", {"splats": splats, "mesh": mesh}, self._show)
+        shown = self._stage("turntable", {"splats": splats, "mesh": mesh, "frames": self.settings.turntable_frames},
+                            self._show)  # fmt: skip
         truth = sha256_of(self.truth) if self.truth else None
         self._stage("quality", {"input": shown, "truth": truth}, self._measure)
         return self.result.report
@@ -157,14 +180,6 @@ class _Reconstruction:
                           "source": images.source}],
             "normalisation": {"scale": images.normalisation.scale, "centre": list(images.normalisation.centre)},
         }  # fmt: skip
-
-    def _device(self) -> str:
-        device = self.settings.device
-        if device == "auto":
-            return "cuda" if torch.cuda.is_available() else "cpu"
-        if device.startswith("cuda") and not torch.cuda.is_available():
-            raise TurntableError(f"--device {device}: torch sees no CUDA device here; take --device cpu")
-        return device
 
     @property
     def _held_out(self) -> list[int]:
@@ -193,11 +208,15 @@ class _Reconstruction:
         names = [other.name for other in self.result.folder.iterdir() if other.name.startswith(prefix)]
         return [path.name, *sorted(names)]
 
-    def _fit_splats(self) -> list[str]:
+    def _make_splats(self) -> list[str]:
+        if self.given_splats:
+            write_splats(self.result.folder / "splats.ply", read_splats(self.result.folder / self.given_splats))
+            return ["splats.ply"]
+
         def report(at: FitProgress) -> None:
             self.progress("splats", at.step, at.steps, f"{at.gaussians} splats, loss {at.loss:.4f}")
 
-        gaussians = fit(self._given, self.settings.fit, device=self._device(), progress=report)
+        gaussians = fit(self._given, self.settings.fit, device=resolved_device(self.settings.device), progress=report)
         write_splats(self.result.folder / "splats.ply", gaussians.to_arrays())
         return ["splats.ply"]
 
@@ -226,13 +245,15 @@ class _Reconstruction:
     def _show(self) -> list[str]:
         splats, orbit = self._splats(), self.images.orbit
         elevation_deg, distance_m = float(np.median(orbit.elevation_deg)), float(np.median(orbit.distance_m))
-        ring = Ring(orbit.name, TURNTABLE_FRAMES, orbit.fov_deg, distance_m, (elevation_deg, elevation_deg))
+        ring = Ring(
+            orbit.name, self.settings.turntable_frames, orbit.fov_deg, distance_m, (elevation_deg, elevation_deg)
+        )
         around = ring.orbit(elevation_deg, orbit.width, orbit.height)
         frames = []
         with torch.no_grad():
             for index, camera in enumerate(around.cameras):
                 frames.append(to_bytes(render(splats, [camera]).colour[0].numpy().astype(np.float64)))
-                self.progress("turntable", index + 1, TURNTABLE_FRAMES, "")
+                self.progress("turntable", index + 1, self.settings.turntable_frames, "")
         write_turntable(self.result.folder / "turntable.mp4", np.stack(frames), fps=TURNTABLE_FPS)
         write_png(self.result.folder / "preview.png", self._preview(splats, self._mesh()))
         return ["turntable.mp4", "preview.png"]

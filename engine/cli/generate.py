@@ -1,0 +1,184 @@
+"""`turntable generate`: a picture or a sentence becomes an orbit, splats and a textured mesh."""
+
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import tyro
+from tyro.conf import OmitArgPrefixes as Flags
+
+from engine.cli.running import needing, progress_bars, set_threads, silence_libraries
+from engine.command_line import Answer, Talk, Unset
+
+if TYPE_CHECKING:
+    from engine.generate import GenerateSettings
+    from engine.presets import Effort
+    from engine.reconstruct import ReconstructSettings
+
+
+@dataclass(frozen=True)
+class Views:
+    """Which orbit is generated; what is not given is as the weights were trained."""
+
+    views: Unset[int] = None
+    """Number of views on the full circle."""
+    elevation_deg: Unset[float] = None
+    """Degrees above the horizon from which the picture was taken and the orbit is seen."""
+    distance_m: Unset[float] = None
+    """Distance of the cameras; the object's longest side is 1."""
+    start_azimuth_deg: float = 0.0
+    """Azimuth of the picture, or of the first view: 0 is Blender's front view, counter-clockwise seen from above."""
+    beyond_training: bool = False
+    """Allow views, elevations and distances that the weights never saw."""
+
+
+@dataclass(frozen=True)
+class Denoising:
+    """How the views are sampled."""
+
+    steps: Unset[int] = None
+    """Denoising steps: the preset's own number unless given."""
+    guidance_scale: Unset[float] = None
+    """Classifier-free guidance: the preset's own unless given (Hi3D: that of the last view)."""
+    guidance_interval: tuple[float, float] = (0.0, 1.0)
+    """Share of the steps between which guidance works; a narrower one is faster."""
+    refinement: Literal["off", "both", "conditional"] = "both"
+    """3D-aware sampling where the weights hold a reconstructor: both branches, the conditional one (faster), or off."""
+    refine_every: int = 10
+    """Steps between two 3D-aware refinements."""
+    cameras: Literal["consistent", "released"] = "consistent"
+    """What the reconstructor is told; released repeats VideoMV's additional flip of the camera axes."""
+    framing: Literal["recentred", "released"] = "recentred"
+    """Hi3D: the object in the middle of the frame, or the picture as it is, as the release does."""
+    separate_branches: bool = False
+    """Run guidance's two branches one after the other: half the memory, slower."""
+    vae_chunk: int = 8
+    """Pictures that the VAE works on at once; 1 needs the least memory."""
+
+
+@dataclass(frozen=True)
+class Generate:
+    """Turn a picture or a sentence into views, splats.ply, mesh.glb, turntable.mp4, preview.png and report.json.
+
+    Prints the result folder. Stages whose files are whole are not run again, so a run that was stopped goes on.
+    """
+
+    out: Path
+    """The result folder."""
+    preset: str
+    """videomv-text, videomv-image or hi3d with --weights; tiny and tiny-hi3d have random weights, for tests."""
+    image: Unset[Path] = None
+    """A picture of one object: transparent, before a plain background, or any with the extra `matting`."""
+    text: Unset[str] = None
+    """A sentence about one object."""
+    weights: Unset[str] = None
+    """Folder that `turntable convert` wrote, or hub id of such a folder."""
+    text_to_image: Unset[str] = None
+    """With --text: a diffusers text-to-image pipeline (folder or hub id) that paints the picture first."""
+    seed: int = 0
+    """Of the noise: the same seed gives the same asset on one device."""
+    redo_from: Annotated[
+        Literal["picture", "views", "splats", "mesh", "turntable", "quality"] | None,
+        tyro.conf.arg(name="from", help_behavior_hint=""),
+    ] = None
+    """Redo this stage and those after it, even if their files are whole."""
+    orbit: Flags[Views] = field(default_factory=Views)
+    """Which orbit."""
+    denoising: Flags[Denoising] = field(default_factory=Denoising)
+    """How it is sampled."""
+    splats: Literal["fit", "feed-forward"] = "fit"
+    """Splats fitted to all views, or the reconstructor's from a few (seconds, coarser)."""
+    iterations: Unset[int] = None
+    """Steps of the splats' fit: the preset's own number unless given."""
+    resolution: Unset[int] = None
+    """Voxels along the mesh's longest side: the preset's own number unless given."""
+    faces: Unset[int] = None
+    """Triangles of the mesh, about: the preset's own number unless given."""
+    texture_size: Unset[int] = None
+    """Side of the texture in pixels: the preset's own unless given."""
+    device: str = "auto"
+    """cpu, cuda, or auto: cuda where there is one."""
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """What the networks compute in; auto: float32 on a CPU, bfloat16 on CUDA."""
+    offload: bool = False
+    """Keep networks in main memory and bring each to the GPU only while it runs."""
+    threads: int = field(default_factory=lambda: os.cpu_count() or 1)
+    """CPU threads."""
+    talk: Flags[Talk] = field(default_factory=Talk)
+    """How much is said."""
+
+    def perform(self) -> Answer:
+        """Generate and print the result folder."""
+        set_threads(self.threads)
+        with needing("generate", "models,mesh"):
+            import torch
+
+            from engine.generate import Asked, generate
+            from engine.presets import preset_named
+        torch.set_num_threads(self.threads)
+        silence_libraries()
+        preset = preset_named(self.preset)
+        asked = Asked(self.image, self.text)
+        settings = self._settings(preset.effort)
+        with progress_bars(self.talk.quiet) as progress:
+            generate(
+                asked, preset, self.out, settings, weights=self.weights, redo_from=self.redo_from, progress=progress
+            )  # fmt: skip
+        return Answer(str(self.out))
+
+    def _settings(self, effort: "Effort") -> "GenerateSettings":
+        from engine.generate import GenerateSettings
+        from engine.multiview.orbits import OrbitRequest
+        from engine.multiview.settings import Sampling
+
+        orbit, how = self.orbit, self.denoising
+        return GenerateSettings(
+            orbit=OrbitRequest(
+                orbit.views, orbit.elevation_deg, orbit.distance_m, orbit.start_azimuth_deg, orbit.beyond_training
+            ),
+            sampling=Sampling(
+                steps=how.steps,
+                guidance_scale=how.guidance_scale,
+                guidance_interval=how.guidance_interval,
+                batched_guidance=not how.separate_branches,
+                refinement=how.refinement,
+                refine_every=how.refine_every,
+                cameras=how.cameras,
+                framing=how.framing,
+                vae_chunk=how.vae_chunk,
+            ),
+            seed=self.seed,
+            dtype=self.dtype,
+            offload=self.offload,
+            splats=self.splats,
+            text_to_image=self.text_to_image,
+            reconstruct=self._reconstruct(effort),
+        )
+
+    def _reconstruct(self, effort: "Effort") -> "ReconstructSettings":
+        from engine.meshing import MeshSettings
+        from engine.reconstruct import ReconstructSettings
+        from engine.splats.fitting import FitSettings
+
+        return ReconstructSettings(
+            device=self.device,
+            fit=FitSettings(
+                iterations=_own(self.iterations, effort.iterations),
+                sh_degree=effort.sh_degree,
+                max_gaussians=effort.max_gaussians,
+                hull_cells=effort.hull_cells,
+                seed=self.seed,
+            ),
+            mesh=MeshSettings(
+                resolution=_own(self.resolution, effort.resolution),
+                target_faces=_own(self.faces, effort.faces),
+                texture_size=_own(self.texture_size, effort.texture_size),
+                threads=self.threads,
+            ),
+            turntable_frames=effort.turntable_frames,
+        )
+
+
+def _own(given: int | None, preset: int) -> int:
+    return preset if given is None else given

@@ -1,0 +1,64 @@
+"""What commands that compute share: threads set before torch is imported, progress bars, missing libraries."""
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from tqdm import tqdm
+from tqdm.contrib.logging import logging_redirect_tqdm
+
+from engine.errors import MissingDependencyError
+
+if TYPE_CHECKING:
+    from engine.reconstruct import Progress
+
+
+@contextmanager
+def needing(what: str, extras: str) -> Iterator[None]:
+    """Turn a library that is not installed into an error that says how to get it."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        raise MissingDependencyError(
+            f"{what} needs {error.name}: pip install 'turntable3d[{extras}]'; see `turntable doctor`"
+        ) from error
+
+
+def set_threads(threads: int) -> None:
+    """Say how many threads torch, numba and BLAS may have; before they are imported."""
+    # Threads that spin while they wait slow the others down (torch and numba each have a pool); read at first import.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    os.environ["OMP_NUM_THREADS"] = os.environ["NUMBA_NUM_THREADS"] = str(threads)
+
+
+def silence_libraries() -> None:
+    """Let diffusers and transformers say errors alone: their warnings are for those who write pipelines."""
+    from diffusers.utils import logging as diffusers_logging
+    from transformers.utils import logging as transformers_logging
+
+    for library in (diffusers_logging, transformers_logging):
+        library.set_verbosity_error()
+        library.disable_progress_bar()
+
+
+@contextmanager
+def progress_bars(quiet: bool) -> Iterator["Progress"]:
+    """One bar a stage on stderr: how far, how long still. Nothing without a terminal."""
+    bars: dict[str, tqdm] = {}
+
+    def show(stage: str, done: int, total: int, words: str) -> None:
+        if stage not in bars:
+            for bar in bars.values():
+                bar.close()
+            bars[stage] = tqdm(desc=stage, total=total, disable=True if quiet else None, file=sys.stderr)
+        bars[stage].set_postfix_str(words, refresh=False)
+        bars[stage].update(done - bars[stage].n)
+
+    with logging_redirect_tqdm():
+        try:
+            yield show
+        finally:
+            for bar in bars.values():
+                bar.close()

@@ -1,0 +1,130 @@
+"""What weights were made for (saved beside them) and how a user samples. Plain data: no torch here."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from engine.multiview.orbits import KnownViews
+
+NEGATIVE_PROMPT = "Distorted, discontinuous, Ugly, blurry, low resolution, disfigured, disconnected limbs, Ugly faces, incomplete arms"
+"""What VideoMV's release guides away from; also what text was replaced by in its training (not the empty text)."""
+GREY_128 = 128 / 255
+"""VideoMV's text training images stand before this grey."""
+
+
+@dataclass(frozen=True)
+class VideoMVSettings:
+    """What VideoMV weights were trained for; the defaults are the text release's."""
+
+    kind: Literal["text", "picture"] = "text"
+    """What the orbit is made from."""
+    views: KnownViews = field(default_factory=KnownViews)
+    """Orbits seen in training."""
+    size_px: int = 256
+    """Side of the views in pixels."""
+    schedule: Literal["linear_sd", "cosine_zero_snr"] = "linear_sd"
+    """Noise schedule; the first comes with eps prediction, the second with v."""
+    latent_scaling: float = 0.18215
+    """Factor on the VAE's latents."""
+    background: float = GREY_128
+    """Grey level behind the object in the training images, sRGB, 0 to 1."""
+    steps: int = 50
+    """Default number of DDIM steps."""
+    guidance_scale: float = 9.0
+    """Default classifier-free guidance."""
+    prompt_suffix: str = ", 3d asset"
+    """Appended to every prompt, as in training."""
+    negative_prompt: str = NEGATIVE_PROMPT
+    """Text of the unconditional branch."""
+    object_share: float = 200 / 256
+    """Longest side of the object in the given picture after recentring, as a share of the canvas."""
+    refinement_background: float = 0.5
+    """Grey level behind the splats in 3D-aware sampling (text release 0.5, picture release 0.7)."""
+    reconstructor_views: int = 4
+    """Views that the feed-forward reconstructor is given, evenly spaced."""
+
+
+VIDEOMV_TEXT = VideoMVSettings(
+    views=KnownViews((24,), 39.6, 2.0, (1.4, 2.4), 15.0, (0.0, 35.0)),
+)
+"""ModelScopeT2V fine-tuned (VideoMV section 3.2); G-Objaverse's cameras stand at 5 to 30 degrees, a little is allowed."""
+VIDEOMV_PICTURE = VideoMVSettings(
+    kind="picture",
+    views=KnownViews((24,), 39.6, 1.7, (1.4, 2.4), 5.0, (0.0, 35.0)),
+    schedule="cosine_zero_snr",
+    background=1.0,
+    guidance_scale=6.0,
+    prompt_suffix="",
+    refinement_background=1.0,
+)
+"""I2VGen-XL fine-tuned. The release renders splats over grey 0.7, its data and paper over white: white here."""
+
+
+@dataclass(frozen=True)
+class Hi3DSettings:
+    """What Hi3D weights were trained for; the defaults are the release's."""
+
+    views: KnownViews = field(
+        default_factory=lambda: KnownViews((16,), 49.13, 1.5, (1.5, 1.5), 0.0, (-10.0, 40.0)),
+    )
+    """Orbits seen in training."""
+    size_px: int = 512
+    """Side of the first stage's views in pixels."""
+    refined_px: int = 1024
+    """Side of the second stage's views in pixels."""
+    latent_scaling: float = 0.18215
+    """Factor on the VAE's latents where they are denoised; the condition's are not scaled."""
+    background: float = 1.0
+    """Grey level behind the object, sRGB, 0 to 1."""
+    steps: int = 25
+    """Default number of Euler steps in either stage."""
+    guidance: tuple[float, float] = (1.0, 2.5)
+    """First stage: guidance of the first and the last view, linear between."""
+    refined_guidance: tuple[float, float] = (1.0, 2.0)
+    """Second stage: the same."""
+    noise_augmentation: float = 0.02
+    """Standard deviation of the noise on the condition's pixels ([-1, 1])."""
+    sigma_range: tuple[float, float] = (0.002, 700.0)
+    """Smallest and largest noise level of the EDM schedule."""
+
+
+RefinementChoice = Literal["off", "both", "conditional"]
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How a user samples; None takes the weights' default."""
+
+    steps: int | None = None
+    """Denoising steps."""
+    guidance_scale: float | None = None
+    """Classifier-free guidance (Hi3D: of the last view)."""
+    guidance_interval: tuple[float, float] = (0.0, 1.0)
+    """Share of the steps between which guidance works; outside of it only the conditional branch runs."""
+    batched_guidance: bool = True
+    """Both branches in one forward pass: faster, twice the activations."""
+    refinement: RefinementChoice = "both"
+    """3D-aware denoising (VideoMV section 3.4) where the weights hold a reconstructor: both branches as the release
+    does, the conditional one alone (half the work), or off."""
+    refine_every: int = 10
+    """Steps between two refinements."""
+    refine_first: float = 0.4
+    """Share of the steps before the first refinement."""
+    cameras: Literal["consistent", "released"] = "consistent"
+    """Cameras that the reconstructor is told; released repeats the release's additional flip of the camera axes."""
+    framing: Literal["recentred", "released"] = "recentred"
+    """Hi3D: the object in the middle of the frame as in training, or the picture as it is, as the release does."""
+    vae_chunk: int = 8
+    """Pictures that the VAE works on at once."""
+
+    def __post_init__(self) -> None:
+        if self.steps is not None and not 1 <= self.steps <= 1000:
+            raise ValueError(f"--steps must lie between 1 and 1000, got {self.steps}")
+        start, stop = self.guidance_interval
+        if not 0 <= start <= stop <= 1:
+            raise ValueError(f"--guidance-interval must be two shares in order, 0 to 1, got {start:g} and {stop:g}")
+        if self.refine_every < 1 or self.vae_chunk < 1:
+            raise ValueError(
+                f"--refine-every and --vae-chunk must be at least 1, got {self.refine_every} and {self.vae_chunk}"
+            )
+        if not 0 <= self.refine_first <= 1:
+            raise ValueError(f"--refine-first must be a share, 0 to 1, got {self.refine_first:g}")

@@ -1,0 +1,198 @@
+"""VideoMV: a sentence or a picture in, 24 views around the object out (Zuo et al. 2024).
+
+    sentence --text encoder--> tokens ----------------------\\
+    picture --recentre--> image encoder, VAE --------------- > conditions --+
+    orbit --16 numbers a view--> cameras --------------------/              |
+                                                                            v
+    noise --DDIM, guidance (every k steps: VAE -> reconstructor -> splats -> views -> VAE)--> latents --VAE--> views
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor
+
+from engine.errors import TurntableError
+from engine.files.types import OrbitImages
+from engine.geometry import Orbit
+from engine.geometry.frames import to_videomv
+from engine.multiview.aware import GaussianRefinement, evenly_spaced_views
+from engine.multiview.components import Components
+from engine.multiview.ddim import ddim_timesteps, sample_ddim
+from engine.multiview.denoiser import Conditions, RefinementPlan, Step
+from engine.multiview.foreground import alpha_from_background
+from engine.multiview.generation import (
+    Generation,
+    GenerationProgress,
+    OnProgress,
+    as_bytes,
+    as_tensor,
+    background_colour,
+    silent,
+)
+from engine.multiview.guidance import GuidanceInterval, Guided
+from engine.multiview.networks.latents import LatentCodec
+from engine.multiview.orbits import OrbitRequest, orbit_for
+from engine.multiview.pictures import Picture, recentred
+from engine.multiview.schedules import NoiseSchedule, cosine_zero_snr, draw_noise, linear_sd
+from engine.multiview.settings import Sampling, VideoMVSettings
+from engine.splats import Gaussians
+from engine.splats.reconstructor import Reconstructor
+
+SCHEDULES: Mapping[str, Callable[[], NoiseSchedule]] = {"linear_sd": linear_sd, "cosine_zero_snr": cosine_zero_snr}
+DIFFUSION_TIMES = 1000
+SEED_OF_ENCODING, SEED_OF_REFINEMENT = 1, 2
+"""Added to the seed, so that no two draws are the same numbers."""
+
+
+class VideoMVPipeline(Components):
+    """The text and the picture variant; which of the two its weights are, their settings say."""
+
+    system = "videomv"
+    required = ("unet", "vae", "text_encoder")
+    optional = ("image_encoder", "reconstructor")
+    order = ("text_encoder", "image_encoder", "unet", "reconstructor", "vae")
+    settings: VideoMVSettings
+
+    def __init__(self, settings: VideoMVSettings, components: Mapping[str, Any]) -> None:
+        super().__init__(settings, components)
+        if settings.kind == "picture" and "image_encoder" not in self.components:
+            self._lacks("image_encoder", "picture-to-orbit weights need one")
+        self.unet = self.components["unet"]
+        self.text_encoder = self.components["text_encoder"]
+        self.image_encoder = self.components.get("image_encoder")
+        network = self.components.get("reconstructor")
+        self.reconstructor = None if network is None else Reconstructor(network)
+
+    @torch.no_grad()
+    def __call__(
+        self,
+        *,
+        picture: Picture | None = None,
+        prompt: str | None = None,
+        uid: str = "object",
+        orbit: OrbitRequest | None = None,
+        sampling: Sampling | None = None,
+        seed: int = 0,
+        on_progress: OnProgress = silent,
+    ) -> Generation:
+        """Generate an orbit.
+
+        Args:
+            picture: the object, for picture weights; seen by the first view.
+            prompt: a sentence, for text weights.
+            uid: name of the result.
+            orbit: which views; None: as the weights were trained.
+            sampling: how; None: as the release.
+            seed: of all noise; the same seed gives the same views on one device.
+            on_progress: called often; raises to cancel.
+
+        Raises TurntableError: text for picture weights or the other way round, views that the weights do not know.
+        """
+        settings, sampling = self.settings, sampling or Sampling()
+        self._check_source(picture, prompt)
+        cameras = orbit_for(orbit or OrbitRequest(), settings.views, settings.size_px)
+        on_progress(GenerationProgress("encode", 0, 1))
+        codec = LatentCodec(self.components["vae"], settings.latent_scaling, sampling.vae_chunk, self.device)
+        conditional, unconditional = self._conditions(picture, prompt, cameras, codec, seed)
+        guided = Guided(self.unet, conditional, unconditional, batched=sampling.batched_guidance, dtype=self.dtype)
+        on_progress(GenerationProgress("encode", 1, 1))
+        plan = self._plan(cameras, codec, sampling, seed)
+
+        def report(step: Step) -> None:
+            def preview() -> UInt8[np.ndarray, "n h w 3"]:
+                return as_bytes(codec.decode(step.x0[0]))
+
+            on_progress(GenerationProgress("denoise", step.index + 1, step.count, preview))
+
+        side = settings.size_px // codec.factor
+        noise = draw_noise((1, len(cameras), codec.vae.config.latent_channels, side, side), seed, self.device)
+        scale = settings.guidance_scale if sampling.guidance_scale is None else sampling.guidance_scale
+        latents = sample_ddim(
+            guided, noise, SCHEDULES[settings.schedule](), steps=self._steps(sampling), guidance_scale=scale,
+            interval=GuidanceInterval(*sampling.guidance_interval), refinement=plan, on_step=report,
+        )  # fmt: skip
+        on_progress(GenerationProgress("decode", 0, 1))
+        pictures = codec.decode(latents[0])
+        gaussians = self._reconstruct(pictures, cameras)
+        views = as_bytes(pictures)
+        rgba = alpha_from_background(views, background_colour(settings.background))
+        on_progress(GenerationProgress("decode", 1, 1))
+        record = {
+            "system": self.system, "kind": settings.kind, "prompt": prompt, "seed": seed, "steps": self._steps(sampling),
+            "guidance_scale": scale, "refined_steps": sorted(plan.steps) if plan else [], "sampling": asdict(sampling),
+        }  # fmt: skip
+        images = OrbitImages(
+            uid=uid, orbit=cameras, rgba=rgba, caption=prompt or "", seed=seed, renderer={"generator": record},
+            source="generated",
+        )  # fmt: skip
+        return Generation(images, gaussians, record)
+
+    def _check_source(self, picture: Picture | None, prompt: str | None) -> None:
+        if self.settings.kind == "picture" and picture is None:
+            raise TurntableError("these weights make orbits from pictures: give --image FILE instead of --text")
+        if self.settings.kind == "text" and not (prompt and prompt.strip()):
+            raise TurntableError("these weights make orbits from text: give --text SENTENCE instead of --image")
+
+    def _steps(self, sampling: Sampling) -> int:
+        return self.settings.steps if sampling.steps is None else sampling.steps
+
+    def _conditions(
+        self, picture: Picture | None, prompt: str | None, orbit: Orbit, codec: LatentCodec, seed: int
+    ) -> tuple[Conditions, Conditions]:
+        """What the network is told with and without guidance; cameras and the picture's latents are told in both.
+
+        The unconditional branch has the negative prompt's tokens and no image embedding, as the release.
+        """
+        settings = self.settings
+        said = f"{prompt}{settings.prompt_suffix}" if settings.kind == "text" else settings.prompt_suffix
+        text, negative = self.text_encoder.encode([said, settings.negative_prompt])[:, None].to(self.device)
+        cameras = torch.from_numpy(to_videomv(orbit.T_world_camera)).to(self.device, torch.float32)[None]
+        if settings.kind == "text":
+            return {"text": text, "cameras": cameras}, {"text": negative, "cameras": cameras}
+        assert picture is not None
+        assert self.image_encoder is not None
+        framed = recentred(picture, settings.size_px, settings.object_share, settings.background)
+        image = as_tensor(framed.rgb).to(self.device)[None]
+        generator = torch.Generator().manual_seed(seed + SEED_OF_ENCODING)
+        latents = codec.encode(image, generator)
+        embedding = self.image_encoder.encode(image).to(self.device)
+        seen = {"image_latents": latents, "cameras": cameras}
+        return (
+            {"text": text, "image_embedding": embedding, **seen},
+            {"text": negative, "image_embedding": torch.zeros_like(embedding), **seen},
+        )
+
+    def _plan(self, orbit: Orbit, codec: LatentCodec, sampling: Sampling, seed: int) -> RefinementPlan | None:
+        if sampling.refinement == "off" or self.reconstructor is None:
+            return None
+        refinement = GaussianRefinement(
+            codec,
+            self.reconstructor,
+            orbit.cameras,
+            generator=torch.Generator().manual_seed(seed + SEED_OF_REFINEMENT),
+            background=self.settings.refinement_background,
+            camera_rule=sampling.cameras,
+        )
+        count = len(ddim_timesteps(DIFFUSION_TIMES, self._steps(sampling)))
+        steps = refined_steps(count, sampling.refine_first, sampling.refine_every)
+        return RefinementPlan(refinement, steps, sampling.refinement)
+
+    def _reconstruct(self, pictures: Float[Tensor, "n 3 h w"], orbit: Orbit) -> Gaussians | None:
+        if self.reconstructor is None:
+            return None
+        chosen = evenly_spaced_views(len(orbit), self.reconstructor.views)
+        images = ((pictures[chosen] + 1) / 2).clamp(0, 1)
+        return self.reconstructor(images, [orbit.camera(i) for i in chosen]).to("cpu")
+
+
+def refined_steps(count: int, first: float, every: int) -> tuple[int, ...]:
+    """Return the steps that are refined: every so-many-th from a share of the steps on; 20, 30, 40 of 50 by default.
+
+    The last step is not: nothing would take the reconstruction's blur away again.
+    """
+    return tuple(range(round(first * count), count - 1, every))

@@ -1,0 +1,133 @@
+"""Which weights a preset is given: where they are, what they were trained for, what tells them from others.
+
+Reads indexes and hashes, loads no network: a rerun that finds everything made needs no more.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import fields
+from pathlib import Path
+from typing import Any, TypeVar
+
+from engine.checkpoints.hub import fetch
+from engine.checkpoints.layout import INDEX, WeightsIndex, read_index
+from engine.errors import CheckpointError, TurntableError
+from engine.multiview.orbits import KnownViews
+from engine.multiview.settings import Hi3DSettings, VideoMVSettings
+from engine.presets import PRESETS, Preset, Source, settings_for
+from engine.results import sha256_of
+
+Settings = VideoMVSettings | Hi3DSettings
+KINDS: Mapping[str, type[VideoMVSettings] | type[Hi3DSettings]] = {"videomv": VideoMVSettings, "hi3d": Hi3DSettings}
+WEIGHT_SUFFIXES = {".safetensors", ".bin", ".pt", ".pth", ".ckpt"}
+ENDS = 2**20
+"""Bytes at either end of a file that tell it from others: the header of safetensors is among them."""
+T = TypeVar("T")
+
+
+def settings_of(index: WeightsIndex, folder: Path) -> Settings:
+    """Return what weights were trained for; raises CheckpointError for an unknown system or settings that do not fit."""
+    if index.system not in KINDS:
+        raise CheckpointError(f"{folder}: holds weights of {index.system}, expected {' or '.join(KINDS)}")
+    return _made(KINDS[index.system], index.settings, folder)
+
+
+def _made(kind: type[T], values: Mapping[str, Any], folder: Path) -> T:
+    """Make a settings dataclass of JSON; lists become tuples, and `views` the orbits that the weights know."""
+    known = {field.name for field in fields(kind)}  # type: ignore[arg-type]  # only dataclasses come here
+    if not set(values) <= known:
+        unknown = sorted(set(values) - known)[0]
+        raise CheckpointError(
+            f"{folder}: its index has the setting {unknown}, unknown to {kind.__name__}; convert it again"
+        )
+    plain: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
+    if isinstance(plain.get("views"), Mapping):
+        plain["views"] = _made(KnownViews, plain["views"], folder)
+    return kind(**plain)
+
+
+def settings_asked(preset: Preset, source: Source, weights: str | None) -> Settings:
+    """Return what a preset's weights were trained for, and check that they fit before anything is made.
+
+    Raises:
+        TurntableError: a source that the preset does not take, no weights given, or weights given to random ones.
+        CheckpointError: no folder of weights, or those of another system or source; the error says which preset fits.
+    """
+    settings = settings_for(preset, source)
+    if preset.weights == "random":
+        if weights is not None:
+            others = [p.name for p in PRESETS.values() if p.system == preset.system and p.weights == "given"]
+            raise TurntableError(
+                f"--preset {preset.name} has random weights: leave --weights, or take {' or '.join(others)}"
+            )
+        return settings
+    folder = weights_folder(preset, weights)
+    index = read_index(folder)
+    trained = settings_of(index, folder)
+    kind = trained.kind if isinstance(trained, VideoMVSettings) else "picture"
+    if index.system != preset.system or kind != source:
+        fits = [
+            p.name for p in PRESETS.values() if p.system == index.system and kind in p.settings and p.weights == "given"
+        ]
+        raise CheckpointError(
+            f"{folder}: holds weights of {index.system} that start from a {kind}, which --preset {preset.name} cannot "
+            f"use from a {source}; take --preset {' or '.join(fits)}"
+        )
+    return trained
+
+
+def weights_folder(preset: Preset, weights: str | None) -> Path:
+    """Return the folder of a preset's weights, downloading it if need be."""
+    if weights is None:
+        raise TurntableError(
+            f"--preset {preset.name} needs --weights: a folder that `turntable convert` made of the released files, or "
+            "the hub id of such a folder"
+        )
+    folder = fetch(weights)
+    if folder.is_file():
+        raise CheckpointError(
+            f"{folder}: is a single file, expected a folder of Turntable's weights; make one with "
+            f"`turntable convert {folder} --out FOLDER`"
+        )
+    return folder
+
+
+def weights_key(preset: Preset, weights: str | None) -> dict[str, Any]:
+    """Return what tells these weights from others, cheaply: names, sizes and the ends of all files."""
+    if preset.weights == "random":
+        return {"random": preset.name}
+    folder = weights_folder(preset, weights)
+    digest = hashlib.sha256()
+    for path in _files(folder):
+        size = path.stat().st_size
+        with path.open("rb") as file:
+            head = file.read(ENDS)
+            file.seek(max(size - ENDS, 0))
+            digest.update(f"{path.relative_to(folder)} {size}".encode() + head + file.read(ENDS))
+    return {"files": digest.hexdigest()[:16]}
+
+
+def describe_weights(preset: Preset, weights: str | None) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Return what the report says: every weight file with its SHA-256, and the licences that came with them."""
+    if preset.weights == "random":
+        return [{"name": preset.name, "random": True, "note": "random weights: the result is noise"}], []
+    folder = weights_folder(preset, weights)
+    files = [
+        {"name": str(path.relative_to(folder)), "sha256": sha256_of(path)}
+        for path in _files(folder)
+        if path.suffix in WEIGHT_SUFFIXES
+    ]
+    return files, _licences(folder)
+
+
+def _files(folder: Path) -> list[Path]:
+    return sorted(
+        path for path in folder.rglob("*") if path.is_file() and (path.suffix in WEIGHT_SUFFIXES or path.name == INDEX)
+    )
+
+
+def _licences(folder: Path) -> list[dict[str, Any]]:
+    """What the conversion wrote down about the files' origin."""
+    path = folder / "sources.json"
+    return list(json.loads(path.read_text())["licences"]) if path.is_file() else []

@@ -1,0 +1,129 @@
+"""Pipelines as folders: saved, loaded, refused, moved."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from engine.checkpoints.layout import INDEX
+from engine.errors import CheckpointError, MissingDependencyError
+from engine.multiview.hi3d import Hi3DPipeline
+from engine.multiview.random_weights import random_hi3d, random_videomv
+from engine.multiview.videomv import VideoMVPipeline
+from engine.presets import PRESETS
+
+TEXT, PICTURE = PRESETS["tiny"].settings["text"], PRESETS["tiny"].settings["picture"]
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("weights") / "videomv"
+    random_videomv(PICTURE).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def own(saved: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(saved, tmp_path / "own"))
+
+
+def same(one: torch.nn.Module, other: torch.nn.Module) -> bool:
+    ours, theirs = one.state_dict(), other.state_dict()
+    return ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+def test_what_is_saved_is_loaded_again(saved: Path) -> None:
+    made, loaded = random_videomv(PICTURE), VideoMVPipeline.from_pretrained(saved)
+    assert loaded.settings == PICTURE
+    assert loaded.components.keys() == made.components.keys()
+    assert all(same(part, loaded.modules[name]) for name, part in made.modules.items())
+    texts = ["a red lighthouse", "a cup"]
+    assert torch.equal(made.text_encoder.encode(texts), loaded.text_encoder.encode(texts))
+
+
+def test_hi3d_is_loaded_again(tmp_path: Path) -> None:
+    made = random_hi3d(PRESETS["tiny-hi3d"].settings["picture"])
+    made.save_pretrained(tmp_path)
+    loaded = Hi3DPipeline.from_pretrained(str(tmp_path), dtype=torch.bfloat16)
+    assert loaded.settings == made.settings
+    assert loaded.dtype == torch.bfloat16
+    assert loaded.components.keys() == made.components.keys()
+
+
+def test_random_weights_are_the_same_each_time_and_leave_torch_alone() -> None:
+    torch.manual_seed(5)
+    before = torch.random.get_rng_state()
+    one, two, other = random_videomv(TEXT), random_videomv(TEXT), random_videomv(TEXT, seed=1)
+    assert all(same(part, two.modules[name]) for name, part in one.modules.items())
+    assert not same(one.unet, other.unet)
+    assert torch.equal(before, torch.random.get_rng_state())
+
+
+def refusal(folder: Path, kind: type[VideoMVPipeline] | type[Hi3DPipeline] = VideoMVPipeline) -> str:
+    with pytest.raises(CheckpointError) as error:
+        kind.from_pretrained(folder)
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+def test_another_systems_weights_are_refused(saved: Path) -> None:
+    assert refusal(saved, Hi3DPipeline) == f"{saved}: holds weights of videomv, expected hi3d"
+
+
+def test_a_folder_of_something_else_is_refused(tmp_path: Path) -> None:
+    assert refusal(tmp_path).endswith("so it is no folder of Turntable's weights; make one with `turntable convert`")
+    (tmp_path / INDEX).write_text('{"_class_name": "StableVideoDiffusionPipeline"}')
+    assert "found a diffusers pipeline (StableVideoDiffusionPipeline): make ours of it with" in refusal(tmp_path)
+    (tmp_path / INDEX).write_text("{")
+    assert "is not JSON" in refusal(tmp_path)
+
+
+def test_an_index_cannot_name_code_to_import(own: Path) -> None:
+    index = json.loads((own / INDEX).read_text())
+    index["components"]["unet"] = "os.system"
+    (own / INDEX).write_text(json.dumps(index))
+    assert "names the class os.system, expected one of AestheticScorer, AutoencoderKL" in refusal(own)
+
+
+def test_settings_of_a_later_version_are_refused(own: Path) -> None:
+    index = json.loads((own / INDEX).read_text())
+    index["settings"]["colour"] = "blue"
+    (own / INDEX).write_text(json.dumps(index))
+    assert "its index has the setting colour, unknown to VideoMVSettings" in refusal(own)
+
+
+def test_a_missing_folder_and_a_truncated_file_are_named(own: Path) -> None:
+    weights = next((own / "vae").glob("*.safetensors"))
+    weights.write_bytes(weights.read_bytes()[:1000])
+    assert f"{own / 'vae'}: does not load as AutoencoderKL" in refusal(own)
+    shutil.rmtree(own / "vae")
+    assert f"names vae, but the folder {own / 'vae'} is not there" in refusal(own)
+
+
+@pytest.mark.parametrize("component", ["vae", "reconstructor", "unet", "text_encoder", "image_encoder"])
+def test_a_missing_tensor_is_named(own: Path, component: str) -> None:
+    path = next((own / component).glob("*.safetensors"))
+    tensors = load_file(path)
+    gone = sorted(tensors)[5]
+    save_file({name: tensor for name, tensor in tensors.items() if name != gone}, path, {"format": "pt"})
+    assert gone in refusal(own)
+
+
+def test_what_a_system_needs_is_named() -> None:
+    made = random_videomv(PICTURE)
+    without = {name: part for name, part in made.components.items() if name != "image_encoder"}
+    with pytest.raises(CheckpointError, match="lack image_encoder: picture-to-orbit weights need one; add what is"):
+        VideoMVPipeline(PICTURE, without)
+    with pytest.raises(CheckpointError, match="lack unet: videomv is made of unet, vae, text_encoder"):
+        VideoMVPipeline(PICTURE, {name: part for name, part in made.components.items() if name != "unet"})
+    with pytest.raises(CheckpointError, match="hold refiner, which videomv does not know"):
+        VideoMVPipeline(PICTURE, made.components | {"refiner": made.unet})
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without CUDA")
+def test_cuda_where_there_is_none() -> None:
+    with pytest.raises(MissingDependencyError, match="torch sees no CUDA device here; take cpu"):
+        random_videomv(TEXT).to("cuda")

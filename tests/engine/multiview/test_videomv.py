@@ -1,0 +1,171 @@
+"""VideoMV's pipeline with small random weights: what it is told, what it gives, what it refuses."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from engine.errors import TurntableError
+from engine.geometry.frames import to_videomv
+from engine.multiview.generation import GenerationProgress
+from engine.multiview.orbits import OrbitRequest
+from engine.multiview.pictures import Picture
+from engine.multiview.random_weights import random_videomv
+from engine.multiview.settings import NEGATIVE_PROMPT, Sampling
+from engine.multiview.videomv import VideoMVPipeline, refined_steps
+from engine.presets import PRESETS
+
+FAST = Sampling(steps=2, refinement="off")
+
+
+@pytest.fixture(scope="module")
+def text() -> VideoMVPipeline:
+    return random_videomv(PRESETS["tiny"].settings["text"])
+
+
+@pytest.fixture(scope="module")
+def from_picture() -> VideoMVPipeline:
+    return random_videomv(PRESETS["tiny"].settings["picture"])
+
+
+@pytest.fixture(scope="module")
+def ball() -> Picture:
+    v, u = np.mgrid[:64, :64]
+    alpha = 255 * ((u - 32) ** 2 + (v - 32) ** 2 < 400)
+    return Picture(np.dstack([4 * u, 4 * v, 0 * u + 90, alpha]).astype(np.uint8))
+
+
+class Listening(torch.nn.Module):
+    """A network that answers zero and remembers what it was told."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.zeros(1))
+        self.told: list[dict[str, torch.Tensor]] = []
+
+    def forward(self, latents, timestep, **conditions):  # type: ignore[no-untyped-def]
+        self.told.append({"timestep": timestep, **conditions})
+        return torch.zeros_like(latents)
+
+
+def listening(pipeline: VideoMVPipeline) -> tuple[VideoMVPipeline, Listening]:
+    network = Listening()
+    return VideoMVPipeline(pipeline.settings, pipeline.components | {"unet": network}), network
+
+
+def test_the_same_seed_gives_the_same_bytes(text: VideoMVPipeline) -> None:
+    sampling = Sampling(steps=3, refine_first=0.34)
+    one, again = (text(prompt="a red lighthouse", sampling=sampling, seed=4) for _ in range(2))
+    other = text(prompt="a red lighthouse", sampling=sampling, seed=5)
+    np.testing.assert_array_equal(one.images.rgba, again.images.rgba)
+    assert (one.images.rgba != other.images.rgba).any()
+    assert one.gaussians is not None
+    assert again.gaussians is not None
+    assert torch.equal(one.gaussians.means, again.gaussians.means)
+    assert one.record["refined_steps"] == [1]
+
+
+def test_an_orbit_comes_out(text: VideoMVPipeline) -> None:
+    made = text(
+        prompt="a cup", uid="cup", orbit=OrbitRequest(elevation_deg=20.0, start_azimuth_deg=30.0), sampling=FAST
+    )
+    assert made.images.rgba.shape == (24, 32, 32, 4)
+    assert (made.images.uid, made.images.caption, made.images.orbit.name) == ("cup", "a cup", "ring24")
+    assert made.images.orbit.azimuth_deg[0] == 30.0
+    assert set(made.images.orbit.elevation_deg) == {20.0}
+
+
+def test_text_is_told_with_its_suffix_and_against_the_negative_prompt(text: VideoMVPipeline) -> None:
+    pipeline, network = listening(text)
+    made = pipeline(prompt="a cup", sampling=FAST)
+    tokens = text.text_encoder.encode([NEGATIVE_PROMPT, "a cup, 3d asset"])
+    told = network.told[0]
+    torch.testing.assert_close(told["text"], tokens, rtol=0, atol=1e-6)  # unconditional first; other batch, other sums
+    cameras = torch.from_numpy(to_videomv(made.images.orbit.T_world_camera)).float()
+    torch.testing.assert_close(told["cameras"], torch.stack([cameras, cameras]))
+    assert [int(told["timestep"][0]) for told in network.told] == [501, 1]
+    assert all(len(told["timestep"]) == 2 for told in network.told)
+
+
+def test_a_picture_is_told_in_both_branches_but_its_embedding_in_one(
+    from_picture: VideoMVPipeline, ball: Picture
+) -> None:
+    pipeline, network = listening(from_picture)
+    pipeline(picture=ball, sampling=FAST)
+    told = network.told[0]
+    empty = from_picture.text_encoder.encode([NEGATIVE_PROMPT, ""])
+    torch.testing.assert_close(told["text"], empty, rtol=0, atol=1e-6)
+    assert not told["image_embedding"][0].any()
+    assert told["image_embedding"][1].any()
+    assert torch.equal(told["image_latents"][0], told["image_latents"][1])
+
+
+def test_branches_apart_give_the_batched_result(from_picture: VideoMVPipeline, ball: Picture) -> None:
+    together = from_picture(picture=ball, sampling=FAST)
+    apart = from_picture(picture=ball, sampling=replace(FAST, batched_guidance=False))
+    difference = np.abs(together.images.rgba.astype(int) - apart.images.rgba.astype(int))
+    assert difference.max() <= 1  # sums in another order
+
+
+@pytest.mark.parametrize("refinement", ["both", "conditional"])
+def test_refinement_changes_the_views(text: VideoMVPipeline, refinement: str) -> None:
+    plain = text(prompt="a cup", sampling=Sampling(steps=2, refinement="off"))
+    refined = text(prompt="a cup", sampling=Sampling(steps=2, refinement=refinement, refine_first=0.0))
+    assert plain.record["refined_steps"] == []
+    assert refined.record["refined_steps"] == [0]
+    assert (plain.images.rgba != refined.images.rgba).any()
+
+
+def test_any_number_of_views(text: VideoMVPipeline) -> None:
+    made = text(
+        prompt="a cup", orbit=OrbitRequest(views=5, beyond_training=True), sampling=Sampling(steps=2, refine_first=0.0)
+    )
+    assert len(made.images.rgba) == 5
+    with pytest.raises(TurntableError, match="--views 5: these weights know 24 views"):
+        text(prompt="a cup", orbit=OrbitRequest(views=5))
+
+
+def test_progress_has_previews_and_cancels(text: VideoMVPipeline) -> None:
+    seen: list[GenerationProgress] = []
+
+    def stop(at: GenerationProgress) -> None:
+        seen.append(at)
+        if at.stage == "denoise" and at.done == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        text(prompt="a cup", sampling=Sampling(steps=5, refinement="off"), on_progress=stop)
+    assert [(at.stage, at.done, at.steps) for at in seen] == [
+        ("encode", 0, 1), ("encode", 1, 1), ("denoise", 1, 5), ("denoise", 2, 5)
+    ]  # fmt: skip
+    assert seen[-1].preview is not None
+    preview = seen[-1].preview()
+    assert (preview.shape, preview.dtype) == ((24, 32, 32, 3), np.uint8)
+
+
+def test_the_wrong_source_is_refused(text: VideoMVPipeline, from_picture: VideoMVPipeline, ball: Picture) -> None:
+    with pytest.raises(TurntableError, match="make orbits from text: give --text SENTENCE"):
+        text(picture=ball)
+    with pytest.raises(TurntableError, match="make orbits from text"):
+        text(prompt="  ")
+    with pytest.raises(TurntableError, match="make orbits from pictures: give --image FILE"):
+        from_picture(prompt="a cup")
+
+
+def test_refined_steps_are_the_releases_by_default() -> None:
+    assert refined_steps(50, 0.4, 10) == (20, 30, 40)
+    assert refined_steps(25, 0.4, 5) == (10, 15, 20)
+    assert refined_steps(1, 0.0, 10) == ()
+
+
+def test_offloaded_networks_give_the_same(from_picture: VideoMVPipeline, ball: Picture) -> None:
+    # The hooks of accelerate at work; on a CPU as the execution device nothing moves, but all of them are called.
+    plain = from_picture(picture=ball, sampling=FAST)
+    from_picture.enable_model_cpu_offload("cpu")
+    try:
+        assert all(hasattr(part, "_hf_hook") for part in from_picture.modules.values())
+        np.testing.assert_array_equal(from_picture(picture=ball, sampling=FAST).images.rgba, plain.images.rgba)
+    finally:
+        from_picture.remove_offload()
+    assert not any(hasattr(part, "_hf_hook") for part in from_picture.modules.values())
