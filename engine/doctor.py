@@ -7,6 +7,7 @@ one), all at once, so that a missing, broken or crashing one becomes a line of t
     this process  ->  child: torch, gsplat   child: bpy   child: pymeshlab   child: numba, xatlas, ...  ->  Diagnosis
 """
 
+import importlib.util
 import json
 import os
 import platform
@@ -47,7 +48,7 @@ class Check:
 class Ability:
     """One thing that the product does, and whether this machine can do it."""
 
-    name: Literal["render", "reconstruct", "mesh", "import"]
+    name: Literal["render", "generate", "reconstruct", "mesh", "import"]
     """render an asset's orbit; reconstruct splats; make a mesh; bring a result into a Blender scene."""
     can: bool
     """Whether it works here."""
@@ -98,6 +99,12 @@ import importlib.metadata, pymeshlab
 pymeshlab.MeshSet().create_cube()
 answer(version=importlib.metadata.version("pymeshlab"))
 """
+_DIFFUSERS = """
+import diffusers, transformers
+from diffusers.models.unets.unet_3d_condition import UNet3DConditionModel
+from transformers.models.clip.modeling_clip import CLIPTextModel
+answer(version=f"{diffusers.__version__}, transformers {transformers.__version__}")
+"""
 _SMALL = """
 import importlib, importlib.metadata
 found = {}
@@ -115,7 +122,7 @@ except Exception as error:
 answer(**found)
 """
 _MESH_MODULES = {"skimage": "scikit-image", "xatlas": "xatlas", "embreex": "embreex", "rtree": "rtree"}
-_SMALL_MODULES = {"numba": "numba", **_MESH_MODULES}
+_SMALL_MODULES = {"numba": "numba", "pillow_heif": "pillow-heif", **_MESH_MODULES}
 
 Answer = Mapping[str, Any]
 """What a child found; `{"error": text}` if it could not."""
@@ -281,6 +288,13 @@ def _blender_check(answer: Answer) -> Check:
     return Check("Blender", "warn" if "error" in answer else "ok", answer.get("error") or answer["version"])
 
 
+def _rembg_check() -> Check:
+    if importlib.util.find_spec("rembg") is None:
+        found = "not installed; pictures need a transparent or plain background then"
+        return Check("rembg", "warn", found, INSTALL.format(extra="matting"))
+    return Check("rembg", "ok", "takes any background away; fetches its weights (176 MB) when first used")
+
+
 def _short(error: str) -> str:
     return error if len(error) <= 160 else error[:157] + "..."
 
@@ -296,8 +310,10 @@ def _abilities(checks: Mapping[str, Check]) -> tuple[Ability, ...]:
     reconstruct = lacks("torch") or ("" if on_cuda else lacks("numba"))
     mesh = lacks("scikit-image", "xatlas", "embreex", "rtree", "pymeshlab")
     render = checks["bpy"].state == "ok"
+    generate = lacks("torch", "diffusers") or reconstruct or mesh
     return (
         Ability("render", render, "lacks bpy" if checks["bpy"].state == "missing" else checks["bpy"].found),
+        Ability("generate", not generate, f"lacks {generate}" if generate else f"on {'CUDA' if on_cuda else 'the processor'}"),
         Ability("reconstruct", not reconstruct, f"lacks {reconstruct}" if reconstruct else f"with {renderer}"),
         Ability("mesh", not mesh, f"lacks {mesh}" if mesh else "with scikit-image, pymeshlab, xatlas and embreex"),
         Ability("import", in_blender, "into a Blender scene" if in_blender else "lacks bpy, and no Blender is found"),
@@ -307,8 +323,9 @@ def _abilities(checks: Mapping[str, Check]) -> tuple[Ability, ...]:
 def diagnose() -> Diagnosis:
     """Look at this machine. Never raises for a missing piece; takes as long as the slowest library's import."""
     small = f"MODULES = {_SMALL_MODULES!r}\n{_SMALL}"
-    with ThreadPoolExecutor(max_workers=5) as pool:
+    with ThreadPoolExecutor(max_workers=6) as pool:
         torch, bpy, blender = pool.submit(_ask, _TORCH), pool.submit(_ask_bpy), pool.submit(_ask_blender)
+        diffusers = pool.submit(_ask, _DIFFUSERS)
         pymeshlab, libraries = pool.submit(_ask, _PYMESHLAB), pool.submit(_ask, small)
         system = _ask_system_libraries()
     answers = libraries.result()
@@ -322,12 +339,15 @@ def diagnose() -> Diagnosis:
         _system_libraries_check(system),
         *_torch_checks(torch.result()),
         _library_check("numba", part("numba"), "models"),
+        _library_check("diffusers", diffusers.result(), "models"),
+        _library_check("pillow-heif", part("pillow-heif"), "models", without="warn"),
+        _rembg_check(),
         _bpy_check(bpy.result()),
         _blender_check(blender.result()),
         _library_check("pymeshlab", pymeshlab.result(), "mesh"),
         *(_library_check(name, part(name), "mesh") for name in _MESH_MODULES.values()),
         _library_check("ffmpeg", part("ffmpeg"), "models", without="warn"),
-        Check("weights", "ok", "none yet; reconstructing from an orbit needs none"),
+        Check("weights", "ok", "given by --weights, made by `turntable convert`; reconstructing an orbit needs none"),
     ]
     return Diagnosis(tuple(checks), _abilities({check.name: check for check in checks}))
 

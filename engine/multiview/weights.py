@@ -8,7 +8,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 from engine.checkpoints.hub import fetch
 from engine.checkpoints.layout import INDEX, WeightsIndex, read_index
@@ -86,11 +86,21 @@ def weights_folder(preset: Preset, weights: str | None) -> Path:
         )
     folder = fetch(weights)
     if folder.is_file():
-        raise CheckpointError(
-            f"{folder}: is a single file, expected a folder of Turntable's weights; make one with "
-            f"`turntable convert {folder} --out FOLDER`"
-        )
+        _refuse_file(folder, preset)
     return folder
+
+
+def _refuse_file(path: Path, preset: Preset) -> NoReturn:
+    """Say what a single file of weights is, whether it fits the preset, and how it becomes a folder."""
+    from engine.checkpoints.identify import check_preset, identify
+    from engine.checkpoints.read import read_checkpoint
+
+    found = identify(read_checkpoint(path), file_name=path.name)
+    check_preset(found, preset.name, str(path))
+    raise CheckpointError(
+        f"{path}: is {found.words} in a single file, expected a folder of Turntable's weights; make one with "
+        f"`turntable convert {path} --out FOLDER`"
+    )
 
 
 def weights_key(preset: Preset, weights: str | None) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import pytest
 from engine import doctor, system_libraries
 from engine.doctor import Ability, Check, Diagnosis, diagnose, format_report
 
-HIDDEN = ["bpy", "embreex", "imageio_ffmpeg", "numba", "pymeshlab", "rtree", "skimage", "torch", "xatlas"]
+HIDDEN = ["bpy", "diffusers", "embreex", "imageio_ffmpeg", "numba", "pymeshlab", "rtree", "skimage", "torch", "xatlas"]
 
 
 def shadow(folder: Path, module: str, code: str) -> None:
@@ -31,9 +31,9 @@ def test_on_a_bare_machine_every_piece_becomes_a_line_with_its_fix(shadows, monk
     diagnosis = diagnose()
     assert not diagnosis.ok
     assert {ability.name: ability.can for ability in diagnosis.abilities} == dict.fromkeys(
-        ["render", "reconstruct", "mesh", "import"], False
+        ["render", "generate", "reconstruct", "mesh", "import"], False
     )
-    for name in ["torch", "numba", "bpy", "pymeshlab", "xatlas", "embreex", "scikit-image", "rtree"]:
+    for name in ["torch", "numba", "diffusers", "bpy", "pymeshlab", "xatlas", "embreex", "scikit-image", "rtree"]:
         check = diagnosis.check(name)
         assert check.state == "missing"
         assert check.found.startswith("ModuleNotFoundError: No module named '")
@@ -43,6 +43,7 @@ def test_on_a_bare_machine_every_piece_becomes_a_line_with_its_fix(shadows, monk
     assert diagnosis.check("ffmpeg").state == "warn"
     assert [ability.why for ability in diagnosis.abilities] == [
         "lacks bpy",
+        "lacks torch, diffusers",
         "lacks torch",
         "lacks scikit-image, xatlas, embreex, rtree, pymeshlab",
         "lacks bpy, and no Blender is found",
@@ -56,6 +57,7 @@ def test_one_missing_piece_costs_only_what_needs_it(shadows):
     assert diagnosis.check("xatlas").found == "ImportError: libfoo.so.1: cannot open shared object file"
     can = {ability.name: ability.can for ability in diagnosis.abilities}
     assert can.pop("mesh") is False
+    assert can.pop("generate") is False
     states = {name: diagnosis.check(name).state for name in ("bpy", "torch", "numba")}
     assert can["render"] == can["import"] == (states["bpy"] != "missing")
     assert can["reconstruct"] == (states["torch"] == states["numba"] == "ok")

@@ -120,7 +120,10 @@ BAD: list[tuple[list[str], str, int]] = [
      "holds weights of videomv that start from a text, which --preset hi3d cannot use from a picture; take --preset "
      "videomv-text", 1),
     (["--text", "a", "--preset", "tiny", "--weights", "WEIGHTS"], "--preset tiny has random weights: leave --weights", 1),
-    (["--text", "a", "--preset", "videomv-text", "--weights", "FILE"], "is a single file, expected a folder of", 1),
+    (["--text", "a", "--preset", "videomv-text", "--weights", "FILE"],
+     "in a single file, expected a folder of Turntable's weights; make one with `turntable convert", 1),
+    (["--image", "PICTURE", "--preset", "hi3d", "--weights", "FILE"],
+     "which preset hi3d has no use for; take preset videomv-text", 1),
     (["--text", "a", "--preset", "videomv-text", "--weights", "no such"], "no such: no such file or folder, and no hub", 1),
     (["--text", "a", "--preset", "tiny", "--views", "7"], "--views 7: these weights know 24 views", 1),
     (["--image", "nothing.png", "--preset", "tiny"], "nothing.png", 1),
