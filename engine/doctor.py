@@ -313,7 +313,11 @@ def _abilities(checks: Mapping[str, Check]) -> tuple[Ability, ...]:
     generate = lacks("torch", "diffusers") or reconstruct or mesh
     return (
         Ability("render", render, "lacks bpy" if checks["bpy"].state == "missing" else checks["bpy"].found),
-        Ability("generate", not generate, f"lacks {generate}" if generate else f"on {'CUDA' if on_cuda else 'the processor'}"),
+        Ability(
+            "generate",
+            not generate,
+            f"lacks {generate}" if generate else f"on {'CUDA' if on_cuda else 'the processor'}",
+        ),
         Ability("reconstruct", not reconstruct, f"lacks {reconstruct}" if reconstruct else f"with {renderer}"),
         Ability("mesh", not mesh, f"lacks {mesh}" if mesh else "with scikit-image, pymeshlab, xatlas and embreex"),
         Ability("import", in_blender, "into a Blender scene" if in_blender else "lacks bpy, and no Blender is found"),

@@ -54,6 +54,8 @@ class GenerateSettings:
     """Of the networks; auto: float32 on a CPU, bfloat16 on CUDA."""
     offload: bool = False
     """Bring each network to the device only while it runs."""
+    compile: bool = False
+    """Compile the denoisers first."""
     splats: Literal["fit", "feed-forward"] = "fit"
     """Splats fitted to all views, or the reconstructor's from a few (seconds, coarser; needs one in the weights)."""
     text_to_image: str | None = None
@@ -201,6 +203,8 @@ class _Generation:
         )  # fmt: skip
         if self.settings.offload:
             pipeline.enable_model_cpu_offload(self._device)
+        if self.settings.compile:
+            pipeline.compile()
         self.result.report["weights"], self.result.report["licences"] = describe_weights(self.preset, self.weights)
         made = self._call(pipeline)
         self.result.report["generation"] = dict(made.record)

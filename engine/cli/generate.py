@@ -103,6 +103,8 @@ class Generate:
     """What the networks compute in; auto: float32 on a CPU, bfloat16 on CUDA."""
     offload: bool = False
     """Keep networks in main memory and bring each to the GPU only while it runs."""
+    compile: bool = False
+    """Compile the denoising networks first: a minute or more, then faster steps; not with --offload."""
     threads: int = field(default_factory=lambda: os.cpu_count() or 1)
     """CPU threads."""
     talk: Flags[Talk] = field(default_factory=Talk)
@@ -151,6 +153,7 @@ class Generate:
             seed=self.seed,
             dtype=self.dtype,
             offload=self.offload,
+            compile=self.compile,
             splats=self.splats,
             text_to_image=self.text_to_image,
             reconstruct=self._reconstruct(effort),

@@ -30,6 +30,8 @@ class Components:
     """Components that it can run without."""
     order: ClassVar[tuple[str, ...]]
     """All of them as they run."""
+    denoisers: ClassVar[tuple[str, ...]] = ("unet",)
+    """Those that run at every step."""
 
     def __init__(self, settings: Any, components: Mapping[str, Any]) -> None:
         """Hold the components. Raises CheckpointError, naming them, if required ones are missing or some are unknown."""
@@ -108,6 +110,14 @@ class Components:
             if device is not None:
                 module.to(device)
         return self
+
+    def compile(self, backend: str = "inductor") -> None:
+        """Compile the denoisers at their next call (a minute or more, once a size); not together with offloading."""
+        if self._hooks:
+            raise ValueError("compile and offload exclude each other: offloading moves what was compiled")
+        for name in self.denoisers:
+            if name in self.modules:
+                self.modules[name].compile(backend=backend, fullgraph=True)
 
     def enable_model_cpu_offload(self, device: torch.device | str = "cuda") -> None:
         """Keep the networks in main memory and bring each to the device when it runs, the one before it back."""

@@ -51,6 +51,7 @@ class Hi3DPipeline(Components):
     required = ("unet", "vae", "image_encoder")
     optional = ("aesthetic", "refiner", "depth")
     order = ("image_encoder", "aesthetic", "unet", "depth", "refiner", "vae")
+    denoisers = ("unet", "refiner")
     settings: Hi3DSettings
 
     def __init__(self, settings: Hi3DSettings, components: Mapping[str, Any]) -> None:

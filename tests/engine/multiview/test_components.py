@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -127,3 +129,43 @@ def test_what_a_system_needs_is_named() -> None:
 def test_cuda_where_there_is_none() -> None:
     with pytest.raises(MissingDependencyError, match="torch sees no CUDA device here; take cpu"):
         random_videomv(TEXT).to("cuda")
+
+
+COMPILED = """
+import sys, numpy as np, torch
+from engine.multiview.pictures import Picture
+from engine.multiview.random_weights import random_hi3d, random_videomv
+from engine.multiview.settings import Sampling
+from engine.presets import PRESETS
+torch.set_num_threads(2)
+name, source = sys.argv[1:]
+settings = PRESETS[name].settings[source]
+pipeline = random_hi3d(settings) if name == "tiny-hi3d" else random_videomv(settings)
+v, u = np.mgrid[:64, :64]
+ball = Picture(np.dstack([4 * u, 4 * v, 0 * u + 90, 255 * ((u - 32) ** 2 + (v - 32) ** 2 < 400)]).astype(np.uint8))
+asked = {"prompt": "a cup"} if source == "text" else {"picture": ball}
+sampling = Sampling(steps=2, refinement="off")
+plain = pipeline(sampling=sampling, **asked).images.rgba.astype(int)
+pipeline.compile(backend="eager")  # one graph without breaks, as inductor wants it; needs no compiler
+compiled = pipeline(sampling=sampling, **asked).images.rgba.astype(int)
+print(np.abs(plain - compiled).max())
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("preset", "source"), [("tiny", "picture"), ("tiny-hi3d", "picture")])
+def test_compiled_networks_give_the_same(preset: str, source: str) -> None:
+    # In a process of its own: what checks shapes in tests cannot be compiled.
+    done = subprocess.run(
+        [sys.executable, "-c", COMPILED, preset, source], capture_output=True, text=True, check=False,
+        cwd=Path(__file__).parents[3],
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) <= 1  # of 255: sums in another order
+
+
+def test_compiling_and_offloading_exclude_each_other() -> None:
+    pipeline = random_videomv(TEXT)
+    pipeline.enable_model_cpu_offload("cpu")
+    with pytest.raises(ValueError, match="compile and offload exclude each other"):
+        pipeline.compile()
