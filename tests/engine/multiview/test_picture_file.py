@@ -252,3 +252,14 @@ def test_unreadable_files_say_so(tmp_path, monkeypatch):
 
     monkeypatch.setattr(picture_file.Path, "open", deny)
     assert refusal(path) == f"{path} cannot be read: Permission denied; check its permissions"
+
+
+def test_a_phones_heic_is_read(tmp_path):
+    pillow_heif = pytest.importorskip("pillow_heif")
+    v, u = np.mgrid[:100, :140]
+    rgb = np.dstack([u, v, 0 * u + 50]).astype(np.uint8)
+    path = tmp_path / "photo.heic"
+    pillow_heif.from_pillow(Image.fromarray(rgb)).save(path)
+    decoded = decode_file(path)
+    assert decoded.rgba.shape == (100, 140, 4)
+    assert np.abs(decoded.rgba[..., :3].astype(int) - rgb).mean() < 2  # HEVC at its default quality
