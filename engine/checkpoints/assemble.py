@@ -3,14 +3,11 @@
 One table says which kind of network becomes which component; what each still needs is said by WHERE.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, cast
 
-import torch
-
 from engine.checkpoints.converted import Converted
-from engine.checkpoints.layout import component_class
 from engine.checkpoints.pieces import Piece, Sources
 from engine.checkpoints.releases import RELEASES
 from engine.errors import CheckpointError
@@ -42,6 +39,9 @@ ROLES: Mapping[str, Mapping[str, tuple[str, ...]]] = {
 """System -> component -> kinds of network that it is made of."""
 DENOISERS = ("unet", "refiner")
 """Components of which two must not be given: they would be different ones. Of the others all files hold the same."""
+TEXT_TOWER = ("transformer.resblocks.", "text_model.encoder.", "encoder.layers.")
+"""What a CLIP with a text tower has; of Hi3D's its blocks were deleted."""
+VISION_TOWER = ("visual.", "vision_model.")
 
 
 @dataclass(frozen=True)
@@ -113,29 +113,34 @@ def assemble(sources: Sources, system: str, has: Sequence[str], choices: Choices
     Raises:
         CheckpointError: two different denoisers, a network of another system, or one that does not convert.
     """
-    roles = ROLES[system]
-    by_role = {name: [piece for piece in sources.pieces if piece.kind in kinds] for name, kinds in roles.items()}
-    by_role["text_encoder"] = [piece for piece in by_role.get("text_encoder", ()) if _has_text(piece)]
-    by_role["image_encoder"] = [piece for piece in by_role.get("image_encoder", ()) if _has_vision(piece)]
+    by_role = {role: _candidates(role, kinds, sources) for role, kinds in ROLES[system].items()}
     _refuse_two(by_role)
-    left = [_words(piece) for piece in sources.pieces if not any(piece in pieces for pieces in by_role.values())]
-    if any(name in ("aesthetic",) for name, pieces in by_role.items() if pieces):
-        left = [words for words in left if "clip-l" not in words]
+    reasons = dict.fromkeys(sources.pieces, "")
     if system == "videomv" and not _wants_pictures(by_role, has):
-        left += [_words(piece) + " (pictures: of no use to a text model)" for piece in by_role.pop("image_encoder", ())]
-    components = []
-    for name in SYSTEMS[system]:
-        if not by_role.get(name):
-            continue
-        made = _make(name, by_role[name][0], sources, system, choices)
-        if isinstance(made, Component):
-            components.append(made)
-        else:
-            left.append(made)
-        left += [
-            f"{_words(piece)} (the {name} was taken from {by_role[name][0].file.name})" for piece in by_role[name][1:]
-        ]
-    return components, left
+        reasons |= dict.fromkeys(by_role.pop("image_encoder"), " (pictures: of no use to a text model)")
+    components: list[Component] = []
+    lacking: list[str] = []
+    for role in SYSTEMS[system]:
+        for piece in by_role.get(role, ())[1:]:
+            reasons[piece] = f" (the {role} was taken from {by_role[role][0].file.name})"
+        if by_role.get(role):
+            made = _make(role, by_role[role][0], sources, system, choices)
+            if isinstance(made, Component):
+                components.append(made)
+            else:
+                lacking.append(made)
+    used = {piece for part in components for piece in part.pieces}
+    return components, [*lacking, *(_words(piece) + why for piece, why in reasons.items() if piece not in used)]
+
+
+def _candidates(role: str, kinds: Collection[str], sources: Sources) -> list[Piece]:
+    """Return the networks that a component can be made of, the best first: as the files were given."""
+    towers = {"text_encoder": TEXT_TOWER, "image_encoder": VISION_TOWER}.get(role, ("",))
+    return [
+        piece
+        for piece in sources.pieces
+        if piece.kind in kinds and any(name.startswith(towers) for name in piece.tensors)
+    ]
 
 
 def _words(piece: Piece) -> str:
@@ -157,17 +162,7 @@ def _wants_pictures(by_role: Mapping[str, Sequence[Piece]], has: Sequence[str]) 
     return "ImageOrbitUNet" in kinds or not kinds & {"TextOrbitUNet"}
 
 
-def _has_text(piece: Piece) -> bool:
-    """Whether the text tower's blocks are there; of Hi3D's CLIP they were deleted."""
-    starts = ("transformer.resblocks.", "text_model.encoder.", "encoder.layers.")
-    return any(name.startswith(starts) for name in piece.tensors)
-
-
-def _has_vision(piece: Piece) -> bool:
-    return any(name.startswith(("visual.", "vision_model.")) for name in piece.tensors)
-
-
-def _make(name: str, piece: Piece, sources: Sources, system: str, choices: Choices) -> "Component | str":
+def _make(role: str, piece: Piece, sources: Sources, system: str, choices: Choices) -> "Component | str":
     """Convert one network; a sentence where something that belongs to it was not given."""
     makers: Mapping[str, Callable[[Piece, Sources, str, Choices], Component | str]] = {
         "unet": _videomv_unet if system == "videomv" else _hi3d_unet,
@@ -179,69 +174,33 @@ def _make(name: str, piece: Piece, sources: Sources, system: str, choices: Choic
         "aesthetic": _aesthetic,
         "depth": _depth,
     }
-    return makers[name](piece, sources, system, choices)
+    try:
+        return makers[role](piece, sources, system, choices)
+    except CheckpointError as error:
+        raise CheckpointError(f"{piece.file.name}: {error}") from error
 
 
 def _videomv_unet(piece: Piece, sources: Sources, system: str, choices: Choices) -> Component:
     from engine.checkpoints.keys_videomv import image_orbit_from_release, text_orbit_from_release
 
     class_name = VIDEOMV_UNETS[piece.kind]
-    if piece.kind.startswith("diffusers-"):
-        return Component("unet", class_name, _with_cameras(class_name, piece), (piece,))
     convert = text_orbit_from_release if class_name == "TextOrbitUNet" else image_orbit_from_release
-    return Component("unet", class_name, convert(piece.tensors, choices.head_dim), (piece,))
-
-
-def _with_cameras(class_name: str, piece: Piece) -> Converted:
-    """Take a base network under diffusers' names: ours but for the cameras, which begin as training begins."""
-    from engine.multiview.networks.cameras import PREFIX, CameraEmbedding
-
-    with torch.device("meta"):
-        config = dict(component_class(class_name).from_config(dict(_config_of(piece))).config)
-    cameras: dict[str, torch.Tensor] = {}
-    if not any(name.startswith(PREFIX) for name in piece.tensors):
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)  # the same numbers each time: a conversion can be repeated
-            embedding = CameraEmbedding(config["camera_dim"], 4 * config["block_out_channels"][0])
-        like = piece.tensors["conv_in.weight"]
-        cameras = {PREFIX + name: tensor.to(like.dtype) for name, tensor in embedding.state_dict().items()}
-    return Converted(config, dict(piece.tensors) | cameras)
-
-
-def _config_of(piece: Piece) -> Mapping[str, Any]:
-    if piece.config is None:
-        raise CheckpointError(f"{piece.file}: needs the config.json that belongs to it, in the same folder")
-    return {name: value for name, value in piece.config.items() if not name.startswith("_")}
+    return Component("unet", class_name, convert(piece.tensors, head_dim=choices.head_dim), (piece,))
 
 
 def _hi3d_unet(piece: Piece, sources: Sources, system: str, choices: Choices) -> Component:
     from engine.checkpoints.keys_hi3d import orbit_video_from_release, stage1_from_svd
 
-    if piece.found.release.name == "svd" or piece.kind == "diffusers-video-unet":
-        return Component("unet", "OrbitVideoUNet", stage1_from_svd(piece.tensors, choices.head_dim), (piece,))
-    name = "refiner" if piece.kind == "orbit-refiner-unet" else "unet"
-    return Component(name, "OrbitVideoUNet", orbit_video_from_release(piece.tensors, choices.head_dim), (piece,))
+    convert = stage1_from_svd if piece.found.release.name == "svd" else orbit_video_from_release
+    role = "refiner" if piece.kind == "orbit-refiner-unet" else "unet"
+    return Component(role, "OrbitVideoUNet", convert(piece.tensors, head_dim=choices.head_dim), (piece,))
 
 
 def _vae(piece: Piece, sources: Sources, system: str, choices: Choices) -> Component:
-    from engine.checkpoints.keys_vae import vae_from_release
+    from engine.checkpoints.keys_vae import SCALING, vae_from_release
 
-    if piece.kind == "diffusers-vae":
-        return Component("vae", "AutoencoderKL", Converted(_config_of(piece), _renamed_vae(piece)), (piece,))
-    return Component("vae", "AutoencoderKL", vae_from_release(piece.tensors), (piece,))
-
-
-OLD_ATTENTION = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
-"""How early files of diffusers name the autoencoder's attention; diffusers itself renames when it loads them."""
-
-
-def _renamed_vae(piece: Piece) -> dict[str, torch.Tensor]:
-    renamed = {}
-    for name, tensor in piece.tensors.items():
-        path, layer, kind = name.rsplit(".", 2) if name.count(".") > 1 else ("", "", name)
-        old = ".attentions." in name and layer in OLD_ATTENTION
-        renamed[f"{path}.{OLD_ATTENTION[layer]}.{kind}" if old else name] = tensor
-    return renamed
+    scaling = (piece.config or {}).get("scaling_factor", SCALING)
+    return Component("vae", "AutoencoderKL", vae_from_release(piece.tensors, scaling=scaling), (piece,))
 
 
 def _text_encoder(piece: Piece, sources: Sources, system: str, choices: Choices) -> "Component | str":
@@ -251,43 +210,42 @@ def _text_encoder(piece: Piece, sources: Sources, system: str, choices: Choices)
     place = sources.tokenizer
     if place is None:
         return f"{_words(piece)} (the text encoder needs its tokenizer too: {WHERE['text_encoder']})"
-    text = {name: tensor for name, tensor in piece.tensors.items() if not name.startswith(("visual.", "vision_model."))}
-    converted = text_from_release(text, head_width=choices.clip_head_dim or 64)
+    converted = text_from_release(piece.tensors, head_dim=choices.clip_head_dim or 64)
     return Component("text_encoder", "TextEncoder", converted, (piece,), read_tokenizer(place))
 
 
 def _image_encoder(piece: Piece, sources: Sources, system: str, choices: Choices) -> Component:
     from engine.checkpoints.keys_clip import vision_from_release
 
-    converted = vision_from_release(piece.tensors, head_width=choices.clip_head_dim)
+    converted = vision_from_release(piece.tensors, head_dim=choices.clip_head_dim)
     return Component("image_encoder", "ImageEncoder", converted, (piece,), system)
 
 
 def _reconstructor(piece: Piece, sources: Sources, system: str, choices: Choices) -> Component:
-    from engine.checkpoints.keys_lgm import PREFIX, lgm_from_release
+    from engine.checkpoints.keys_lgm import lgm_from_release
 
     norm = choices.quaternion_norm or ("over_gaussians" if piece.found.release.name == "lgm" else None)
     # Behind its prefix the key map sees that it is VideoMV's, which was trained otherwise than LGM's own.
-    tensors = {(PREFIX if piece.prefix == PREFIX else "") + name: tensor for name, tensor in piece.tensors.items()}
+    tensors = {piece.prefix + name: tensor for name, tensor in piece.tensors.items()}
     return Component("reconstructor", "GaussianUNet", lgm_from_release(tensors, quaternion_norm=norm), (piece,))
 
 
 def _aesthetic(piece: Piece, sources: Sources, system: str, choices: Choices) -> "Component | str":
     from engine.checkpoints.keys_aesthetic import aesthetic_from_parts
 
-    clip = next((other for other in sources.pieces if other.kind == "clip-l"), None)
-    inside = next((other for other in sources.pieces if "aesthetic_model" in other.prefix), None)
-    chosen = inside or clip
-    if chosen is None:
+    clips = sorted(
+        (other for other in sources.pieces if other.kind == "clip-l"), key=lambda other: other.file != piece.file
+    )
+    if not clips:
         return f"{_words(piece)} (the aesthetic score needs CLIP ViT-L/14 too: {WHERE['aesthetic']})"
-    converted = aesthetic_from_parts(chosen.tensors, piece.tensors, head_width=choices.clip_head_dim or 64)
-    return Component("aesthetic", "AestheticScorer", converted, (piece, chosen))
+    converted = aesthetic_from_parts(clips[0].tensors, piece.tensors, head_dim=choices.clip_head_dim or 64)
+    return Component("aesthetic", "AestheticScorer", converted, (piece, clips[0]))
 
 
 def _depth(piece: Piece, sources: Sources, system: str, choices: Choices) -> Component:
     from engine.checkpoints.keys_dpt import dpt_from_release
 
-    converted = dpt_from_release(piece.tensors, head_width=choices.clip_head_dim or 64, groups=choices.depth_groups)
+    converted = dpt_from_release(piece.tensors, head_dim=choices.clip_head_dim or 64, groups=choices.depth_groups)
     return Component("depth", "DepthEstimator", converted, (piece,))
 
 
@@ -296,7 +254,8 @@ def _source(release: str, number: int = 0) -> str:
 
 
 WHERE: Mapping[str, str] = {
-    "unet": f"VideoMV: {_source('videomv-text')} (unpack it); Hi3D: {_source('hi3d-stage1')}",
+    "videomv/unet": f"{_source('videomv-text')} (a zip: unpack it and give the folder)",
+    "hi3d/unet": _source("hi3d-stage1"),
     "vae": f"{_source('sd-vae', 0)} or {_source('sd-vae', 1)}; Hi3D's own files hold it",
     "text_encoder": f"{_source('open-clip-h')} and, in the same call, {_source('modelscope-t2v')}:tokenizer",
     "image_encoder": f"{_source('open-clip-h')}; Hi3D's own files hold it",
@@ -305,7 +264,7 @@ WHERE: Mapping[str, str] = {
     "refiner": _source("hi3d-stage2"),
     "depth": f"{_source('midas-dpt-hybrid')}; Hi3D's second stage holds it",
 }
-"""Where each component is to be had."""
+"""Where each component is to be had; behind a system where it is another one in each."""
 
 
 def missing_of(system: str, components: Mapping[str, str], unet_vector: int | None) -> tuple[Missing, ...]:
@@ -325,7 +284,8 @@ def missing_of(system: str, components: Mapping[str, str], unet_vector: int | No
         required.add("depth")
     of_no_use = {"image_encoder"} if components.get("unet") == "TextOrbitUNet" else set()
     names = [name for name in SYSTEMS[system] if name not in components and name not in of_no_use]
-    return tuple(Missing(name, name in required or system == "reconstructor", WHERE[name]) for name in names)
+    where = {name: WHERE.get(f"{system}/{name}") or WHERE[name] for name in names}
+    return tuple(Missing(name, name in required or system == "reconstructor", where[name]) for name in names)
 
 
 def settings_of(class_name: str) -> dict[str, Any]:

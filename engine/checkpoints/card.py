@@ -42,6 +42,8 @@ class Origin:
     """Component -> the files that it was made of."""
     files: Mapping[str, str] = field(default_factory=dict)
     """Path in the folder -> SHA-256, of everything that was written."""
+    how: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """Component -> precision and choices of its conversion."""
 
     @property
     def releases(self) -> tuple[Release, ...]:
@@ -72,7 +74,7 @@ def read_origin(folder: Path) -> Origin:
     try:
         content = json.loads(path.read_text())
         sources = {name: tuple(SourceFile(**one) for one in files) for name, files in content["sources"].items()}
-        return Origin(sources, dict(content["files"]))
+        return Origin(sources, dict(content["files"]), dict(content["how"]))
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(f"{path}: cannot be read ({error}); delete it and convert the weights again") from None
 
@@ -82,6 +84,7 @@ def write_origin(folder: Path, origin: Origin, title: str, missing: Sequence[Mis
     content: dict[str, Any] = {
         "licences": licences_of(origin),
         "sources": {name: [asdict(one) for one in files] for name, files in origin.sources.items()},
+        "how": origin.how,
         "files": dict(sorted(origin.files.items())),
     }
     write_bytes(folder / SOURCES, (json.dumps(content, indent=1) + "\n").encode())
@@ -90,35 +93,36 @@ def write_origin(folder: Path, origin: Origin, title: str, missing: Sequence[Mis
 
 def card(origin: Origin, title: str, missing: Sequence[Missing]) -> str:
     """Return the model card in Markdown, with the header that the hub reads."""
-    expressions = list(dict.fromkeys(release.licence.expression for release in origin.releases))
-    single = HUB_LICENCES.get(expressions[0]) if len(expressions) == 1 else None
-    header = ["---", f"license: {single or 'other'}"]
-    if single is None:
-        header += [f"license_name: {' AND '.join(expressions)}"]
     lines = [
-        *header, "library_name: turntable3d", "---", "", f"# {title}", "",
-        "Weights for [Turntable](model_index.json), converted from the files below; numbers are unchanged but for the "
-        "type that they are stored in.", "", "## Licence", "",
+        *_header(origin), "", f"# {title}", "",
+        "Weights for Turntable, made by `turntable convert` from the files below. Use: `turntable generate --weights` and "
+        "this folder, or its id on the hub. Numbers are unchanged but for the type that they are stored in.",
+        "", "## Licence", "",
     ]  # fmt: skip
     for release in origin.releases:
         note = f" {release.licence.note[:1].upper()}{release.licence.note[1:]}." if release.licence.note else ""
         lines.append(f"- **{release.title}**: {release.licence.expression}, as stated at {release.licence.page}.{note}")
     lines += ["", "## Credit", "", *(f"- {credit}" for credit in dict.fromkeys(r.credit for r in origin.releases))]
-    lines += [
-        "",
-        "## Made from",
-        "",
-        "| component | file | release | bytes | SHA-256 |",
-        "| --- | --- | --- | --- | --- |",
-    ]
-    lines += [
-        f"| {name} | {one.file} | {RELEASES[one.release].title} | {one.size_bytes} | `{one.sha256}` |"
+    if missing:
+        lines += ["", "## Still missing", "", "Convert these into the same folder:", ""]
+        lines += [f"- {one.component} ({'needed' if one.required else 'optional'}): {one.get}" for one in missing]
+    rows = [
+        (name, one.file, RELEASES[one.release].title, origin.how[name]["precision"], one.size_bytes, f"`{one.sha256}`")
         for name, files in origin.sources.items()
         for one in files
     ]
-    lines += ["", "## Files", "", "| file | SHA-256 |", "| --- | --- |"]
-    lines += [f"| {name} | `{digest}` |" for name, digest in sorted(origin.files.items())]
-    if missing:
-        lines += ["", "## Not in here", ""]
-        lines += [f"- {one.component}{' (needed)' if one.required else ''}: {one.get}" for one in missing]
-    return "\n".join(lines) + "\n"
+    lines += ["", "## Made from", "", *_table(("component", "file", "release", "precision", "bytes", "SHA-256"), rows)]
+    hashes = [(name, f"`{digest}`") for name, digest in sorted(origin.files.items())]
+    return "\n".join([*lines, "", "## Files", "", *_table(("file", "SHA-256"), hashes)]) + "\n"
+
+
+def _header(origin: Origin) -> list[str]:
+    expressions = list(dict.fromkeys(release.licence.expression for release in origin.releases))
+    single = HUB_LICENCES.get(expressions[0]) if len(expressions) == 1 else None
+    name = [] if single else [f"license_name: {' AND '.join(expressions)}"]
+    return ["---", f"license: {single or 'other'}", *name, "library_name: turntable3d", "---"]
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> list[str]:
+    cells = [head, ["---"] * len(head), *rows]
+    return [f"| {' | '.join(str(cell).replace('|', chr(92) + '|') for cell in row)} |" for row in cells]

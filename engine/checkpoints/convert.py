@@ -4,7 +4,7 @@
                                                                      OUT/sources.json, README.md, model_index.json
 
 A component is written into a folder of a temporary name and moved, then the index names it: a killed conversion
-leaves whole components, and what it had not come to is missing, as if it had not been given.
+leaves whole components, and the same call again makes the others.
 """
 
 import os
@@ -12,9 +12,9 @@ import secrets
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 
@@ -33,16 +33,13 @@ from engine.checkpoints.card import Origin, SourceFile, read_origin, write_origi
 from engine.checkpoints.identify import check_fits
 from engine.checkpoints.layout import INDEX, WeightsIndex, component_class, read_index, write_index
 from engine.checkpoints.pieces import Sources, read_sources
+from engine.checkpoints.precision import Precision, cast, check_range, size_bytes, stored_types
 from engine.checkpoints.safetensors_file import write_tensors
 from engine.checkpoints.space import check_space, explain_full
 from engine.errors import CheckpointError
-from engine.files.atomic import PARTIAL_SUFFIX, sync_folder
+from engine.files.atomic import PARTIAL_SUFFIX, clear_partials, sync_folder
 from engine.results import locked, sha256_of
 
-Precision = Literal["keep", "fp16", "bf16", "fp32"]
-DTYPES: Mapping[str, torch.dtype | None] = {
-    "keep": None, "fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32,
-}  # fmt: skip
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 """As diffusers calls it."""
 OnProgress = Callable[[str, int, int], None]
@@ -87,6 +84,9 @@ def convert(
 ) -> ConvertReport:
     """Convert released weights, or add to a folder that was converted before.
 
+    What an earlier call has made of the same files in the same way stays: a killed conversion is taken up again by the
+    same call.
+
     Args:
         sources: files and folders: of VideoMV, Hi3D, LGM and what they are made of, see releases.RELEASES.
         out: the folder; new, empty, or one of an earlier call.
@@ -97,27 +97,31 @@ def convert(
         on_progress: progress.
 
     Raises:
-        CheckpointError: files that are broken, unknown or do not fit; a folder that holds something else; disk full.
+        CheckpointError: files that are broken, unknown or do not fit; a folder that holds something else or cannot be
+            written; disk full.
     """
     found = read_sources([Path(path) for path in sources])
-    _check_out(out)
-    with _folder(out), locked(out):
-        _clear_leftovers(out)
-        index = _index_of(out, found, system)
-        components, left_out = assemble(found, index.system, list(index.components.values()), choices)
-        held = [part.name for part in components if part.name in index.components]
-        if held and not replace:
-            raise CheckpointError(
-                f"{out}: holds {', '.join(held)} already; allow replacing it, or convert into another folder"
-            )
-        if not components:
-            raise CheckpointError(f"nothing to convert for {index.system}: {'; '.join((*left_out, *found.skipped))}")
-        index = _write_all(out, index, components, found, precision, on_progress)
+    try:
+        _check_out(out)
+        with _folder(out), locked(out):
+            _clear_leftovers(out)
+            index = _index_of(out, found, system)
+            components, left_out = assemble(found, index.system, list(index.components.values()), choices)
+            if not components:
+                raise CheckpointError(
+                    f"nothing to convert for {index.system}: {'; '.join((*left_out, *found.skipped))}"
+                )
+            with _begun(out, index):
+                how = {"precision": precision, **asdict(choices)}
+                written = _Writer(out, precision, how, replace, on_progress).write(index, components)
+            index = read_index(out)
+    except OSError as error:
+        raise explain_full(error, out, None) from error
     return ConvertReport(
         folder=out,
         system=index.system,
         recognised=tuple(f"{file.name}: {_title(found, file)}" for file in found.files),
-        written=tuple(part.name for part in components),
+        written=written,
         components=dict(index.components),
         missing=_missing(out, index),
         left_out=(*left_out, *found.skipped),
@@ -136,6 +140,21 @@ def _folder(out: Path) -> Iterator[None]:
         raise
 
 
+@contextmanager
+def _begun(out: Path, index: WeightsIndex) -> Iterator[None]:
+    """Make the folder ours before anything is in it, so that what a killed conversion leaves is known as its own."""
+    if (out / INDEX).is_file():
+        yield
+        return
+    write_index(out, index)
+    try:
+        yield
+    except BaseException:
+        if not read_index(out).components:
+            (out / INDEX).unlink()
+        raise
+
+
 def _check_out(out: Path) -> None:
     if out.exists() and not out.is_dir():
         raise CheckpointError(f"{out}: is a file; name a folder")
@@ -146,12 +165,10 @@ def _check_out(out: Path) -> None:
 
 
 def _clear_leftovers(out: Path) -> None:
-    """Remove what a killed conversion left."""
+    """Remove what a killed conversion left: files, and folders of components."""
+    clear_partials(out)
     for path in out.glob(f"*{PARTIAL_SUFFIX}"):
-        if path.is_dir():
-            shutil.rmtree(path)
-        else:
-            path.unlink()
+        shutil.rmtree(path)
 
 
 def _index_of(out: Path, found: Sources, system: System | None) -> WeightsIndex:
@@ -176,50 +193,65 @@ def _title(found: Sources, file: Path) -> str:
     return next(piece.found.release.title for piece in found.pieces if piece.file == file)
 
 
-def _write_all(
-    out: Path,
-    index: WeightsIndex,
-    components: Sequence[Component],
-    found: Sources,
-    precision: Precision,
-    on_progress: OnProgress | None,
-) -> WeightsIndex:
-    dtype = DTYPES[precision]
-    check_space(out, sum(_size(part, dtype) for part in components), f"convert into {out}")
-    files = list(dict.fromkeys(piece.file for part in components for piece in part.pieces))
-    steps = len(files) + len(components)
-    tell = on_progress or (lambda _words, _done, _count: None)
-    origin = read_origin(out)
-    digests: dict[Path, str] = {}
-    for done, file in enumerate(files):
-        tell(f"reading {file.name}", done, steps)
-        digests[file] = sha256_of(file)
-    for done, part in enumerate(components, len(files)):
-        tell(f"writing {part.name}", done, steps)
-        hashes = _write(out, part, dtype)
-        settings = settings_of(part.class_name) if part.name == "unet" else index.settings
-        index = WeightsIndex(index.system, {**index.components, part.name: part.class_name}, settings)
-        origin = _extended(origin, part, hashes, digests)
-        write_origin(out, origin, _card_title(index), _missing(out, index))
-        write_index(out, index)
-    tell("done", steps, steps)
-    return index
+@dataclass(frozen=True)
+class _Writer:
+    """One call's components on their way into the folder."""
+
+    out: Path
+    precision: Precision
+    how: Mapping[str, Any]
+    """All that decides, beside the files, what a component becomes."""
+    replace: bool
+    on_progress: OnProgress | None
+
+    def write(self, index: WeightsIndex, components: Sequence[Component]) -> tuple[str, ...]:
+        """Write what the folder does not hold already, and return the names."""
+        files = list(dict.fromkeys(piece.file for part in components for piece in part.pieces))
+        digests: dict[Path, str] = {}
+        for file in files:
+            self._tell(f"reading {file.name}", len(digests), len(files) + len(components))
+            digests[file] = sha256_of(file)
+        origin = read_origin(self.out)
+        parts = [part for part in components if self.replace or not self._holds(index, origin, part, digests)]
+        check_space(self.out, sum(size_bytes(part, self.precision) for part in parts), f"convert into {self.out}")
+        for part in parts:
+            check_range(part, self.precision)
+        done = len(files) + len(components) - len(parts)
+        for number, part in enumerate(parts, done):
+            self._tell(f"writing {part.name}", number, done + len(parts))
+            origin = _extended(origin, part, _write(self.out, part, self.precision), digests, self.how)
+            settings = settings_of(part.class_name) if part.name == "unet" else index.settings
+            index = WeightsIndex(index.system, {**index.components, part.name: part.class_name}, settings)
+            write_origin(self.out, origin, _card_title(index), _missing(self.out, index))
+            write_index(self.out, index)
+        self._tell("done", done + len(parts), done + len(parts))
+        return tuple(part.name for part in parts)
+
+    def _tell(self, words: str, done: int, count: int) -> None:
+        if self.on_progress:
+            self.on_progress(words, done, count)
+
+    def _holds(self, index: WeightsIndex, origin: Origin, part: Component, digests: Mapping[Path, str]) -> bool:
+        """Whether the folder has this component already. Raises CheckpointError if it has another one of that name."""
+        if part.name not in index.components:
+            return False
+        made_of = {digests[piece.file] for piece in part.pieces}
+        same = {source.sha256 for source in origin.sources.get(part.name, ())} == made_of
+        if not same or origin.how.get(part.name) != self.how:
+            raise CheckpointError(
+                f"{self.out}: holds {part.name} already, made {'in another way' if same else 'of other files'}; allow "
+                "replacing it (--replace), or convert into another folder"
+            )
+        return True
 
 
-def _size(part: Component, dtype: torch.dtype | None) -> int:
-    return sum(
-        tensor.numel() * (dtype if dtype and tensor.is_floating_point() else tensor.dtype).itemsize
-        for tensor in part.converted.tensors.values()
-    )
-
-
-def _write(out: Path, part: Component, dtype: torch.dtype | None) -> dict[str, str]:
+def _write(out: Path, part: Component, precision: Precision) -> dict[str, str]:
     """Write one component under a temporary name and move it; return its files' SHA-256."""
     partial = out / f"{part.name}.{secrets.token_hex(4)}{PARTIAL_SUFFIX}"
     place, old = out / part.name, out / f"{part.name}.old{PARTIAL_SUFFIX}"
     try:
         partial.mkdir()
-        _save(part, partial, dtype)
+        _save(part, partial, precision)
         hashes = {f"{part.name}/{path.name}": _synced_sha256(path) for path in sorted(partial.iterdir())}
         if place.exists():
             place.rename(old)
@@ -233,7 +265,7 @@ def _write(out: Path, part: Component, dtype: torch.dtype | None) -> dict[str, s
     except OSError as error:
         if old.exists() and not place.exists():
             old.rename(place)
-        raise explain_full(error, place, _size(part, dtype)) from error
+        raise explain_full(error, place, size_bytes(part, precision)) from error
     finally:
         for path in (partial, old):
             shutil.rmtree(path, ignore_errors=True)
@@ -247,7 +279,7 @@ def _synced_sha256(path: Path) -> str:
     return sha256_of(path)
 
 
-def _save(part: Component, folder: Path, dtype: torch.dtype | None) -> None:
+def _save(part: Component, folder: Path, precision: Precision) -> None:
     """Write a component as its class's from_pretrained reads it."""
     kind, converted = component_class(part.class_name), part.converted
     with torch.device("meta"):  # the class's own random numbers are not wanted
@@ -255,7 +287,7 @@ def _save(part: Component, folder: Path, dtype: torch.dtype | None) -> None:
             network = kind.from_config(dict(converted.config))
         else:
             extra = () if part.extra is None else (part.extra,)
-            network = kind.from_state(dict(converted.config), _cast(converted.tensors, dtype), *extra)
+            network = kind.from_state(dict(converted.config), cast(part, precision), *extra)
     if not hasattr(kind, "from_config"):
         with _no_bars():
             network.save_pretrained(folder)
@@ -263,7 +295,7 @@ def _save(part: Component, folder: Path, dtype: torch.dtype | None) -> None:
     check_fits(converted.tensors, network.state_dict(), f"{part.pieces[0].file.name} as {part.class_name}")
     network.save_config(folder)
     with (folder / WEIGHTS).open("wb") as file:  # tensor by tensor: no more than one is in memory
-        write_tensors(file, converted.tensors, dtype, getattr(kind, "_keep_in_fp32_modules", None) or ())
+        write_tensors(file, converted.tensors, stored_types(part, precision))
 
 
 @contextmanager
@@ -280,18 +312,14 @@ def _no_bars() -> Iterator[None]:
             transformers_logging.enable_progress_bar()
 
 
-def _cast(tensors: Mapping[str, Any], dtype: torch.dtype | None) -> dict[str, Any]:
-    return {
-        name: tensor.to(dtype) if dtype and tensor.is_floating_point() else tensor for name, tensor in tensors.items()
-    }
-
-
-def _extended(origin: Origin, part: Component, hashes: Mapping[str, str], digests: Mapping[Path, str]) -> Origin:
+def _extended(
+    origin: Origin, part: Component, hashes: Mapping[str, str], digests: Mapping[Path, str], how: Mapping[str, Any]
+) -> Origin:
     files = dict.fromkeys(piece.file for piece in part.pieces)
     releases = {piece.file: piece.found.release.name for piece in part.pieces}
     sources = tuple(SourceFile(file.name, digests[file], file.stat().st_size, releases[file]) for file in files)
     kept = {name: digest for name, digest in origin.files.items() if not name.startswith(f"{part.name}/")}
-    return Origin({**origin.sources, part.name: sources}, kept | dict(hashes))
+    return Origin({**origin.sources, part.name: sources}, kept | dict(hashes), {**origin.how, part.name: how})
 
 
 def _card_title(index: WeightsIndex) -> str:

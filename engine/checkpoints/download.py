@@ -91,11 +91,16 @@ def download(
 
 
 def _check_url(url: str) -> None:
+    _check_scheme(url, f"{url}:")
+    path = unquote(urlsplit(url).path)
+    if not Path(path).name or ".." in path:
+        raise CheckpointError(f"{url}: names no file; give the address of the file itself")
+
+
+def _check_scheme(url: str, what: str) -> None:
     parts = urlsplit(url)
     if parts.scheme != "https" and parts.hostname not in ("127.0.0.1", "localhost", "::1"):
-        raise CheckpointError(f"{url}: is not encrypted on its way; give an https address")
-    if not Path(unquote(parts.path)).name or ".." in unquote(parts.path):
-        raise CheckpointError(f"{url}: names no file; give the address of the file itself")
+        raise CheckpointError(f"{what} is not encrypted on its way; give an https address")
 
 
 def _record(path: Path, url: str, digest: str) -> None:
@@ -133,9 +138,8 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 def _complete(url: str, partial: Path, retries: Retries, on_bytes: OnBytes | None) -> None:
     """Fetch until the partial file is whole."""
-    idle = 0
+    idle, most = 0, _size(partial)
     while True:
-        before = partial.stat().st_size if partial.exists() else 0
         try:
             if _fetch_once(url, partial, on_bytes):
                 return
@@ -147,8 +151,10 @@ def _complete(url: str, partial: Path, retries: Retries, on_bytes: OnBytes | Non
             if is_full(error):
                 raise explain_full(error, partial, None) from error
             raise
-        there = partial.stat().st_size if partial.exists() else 0
-        idle = 0 if there > before else idle + 1
+        there = _size(partial)
+        # More than ever: a server that says a wrong length makes the same bytes come and go.
+        idle = 0 if there > most else idle + 1
+        most = max(most, there)
         if idle >= retries.count:
             raise CheckpointError(
                 f"{url}: cannot be downloaded ({reason}, {there} bytes so far); check the network and try again: it goes "
@@ -156,6 +162,20 @@ def _complete(url: str, partial: Path, retries: Retries, on_bytes: OnBytes | Non
             )
         log.info("%s: %s after %d bytes; taking it up again", partial.name, reason, there)
         time.sleep(retries.pause_s * 2 ** max(idle - 1, 0))
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0
+
+
+class _Encrypted(urllib.request.HTTPRedirectHandler):
+    """Goes where a server sends it, but not from https to http."""
+
+    def redirect_request(
+        self, req: urllib.request.Request, fp: Any, code: int, msg: str, headers: Any, newurl: str
+    ) -> urllib.request.Request | None:
+        _check_scheme(newurl, f"{req.full_url}: sends on to {newurl}, which")
+        return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 
 def _raise_if_final(error: Exception, url: str) -> None:
@@ -171,15 +191,14 @@ def _raise_if_final(error: Exception, url: str) -> None:
 
 def _fetch_once(url: str, partial: Path, on_bytes: OnBytes | None) -> bool:
     """Fetch what is missing, or the whole if the server's file is another now. Return whether the file is whole."""
-    have = partial.stat().st_size if partial.exists() else 0
+    have = _size(partial)
     validator = _read_json(_state(partial)).get("validator")
     headers = {"User-Agent": "turntable3d", "Accept-Encoding": "identity"}
     if have and validator:
         headers |= {"Range": f"bytes={have}-", "If-Range": validator}
     try:
-        answer = urllib.request.urlopen(
-            urllib.request.Request(url, headers=headers), timeout=TIMEOUT_S
-        )  # https or loopback
+        opener = urllib.request.build_opener(_Encrypted)
+        answer = opener.open(urllib.request.Request(url, headers=headers), timeout=TIMEOUT_S)
     except urllib.error.HTTPError as error:
         if error.code != 416:  # the range lies outside: begin anew
             raise
@@ -188,8 +207,7 @@ def _fetch_once(url: str, partial: Path, on_bytes: OnBytes | None) -> bool:
     with answer:
         resumed = answer.status == 206 and str(answer.headers.get("Content-Range", "")).startswith(f"bytes {have}-")
         start = have if resumed else 0
-        length = answer.headers.get("Content-Length")
-        total = start + int(length) if length else None
+        total = None if answer.length is None else start + answer.length
         check_space(partial.parent, 0 if total is None else total - start, f"download {url}")
         tag = answer.headers.get("ETag", "")
         validator = answer.headers.get("Last-Modified") if not tag or tag.startswith("W/") else tag

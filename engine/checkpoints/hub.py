@@ -23,7 +23,8 @@ from engine.errors import CheckpointError
 from engine.files import write_bytes
 from engine.results import sha256_of
 
-HUB_ID = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+)(?:@(?P<revision>[^:]+))?(?::(?P<inside>.+))?")
+NAME = r"\w(?:[\w.-]{0,94}\w)?"
+HUB_ID = re.compile(rf"(?P<repo>{NAME}/{NAME})(?:@(?P<revision>[^:]+))?(?::(?P<inside>.+))?", re.ASCII)
 LFS_NAME = re.compile(r"[0-9a-f]{64}")
 """The hub's cache names large files by their SHA-256."""
 
@@ -50,8 +51,9 @@ def cache_folder() -> Path:
 
 
 def parse_hub_id(text: str) -> HubId | None:
-    """Return what a hub id names, or None if the text is none."""
-    if (match := HUB_ID.fullmatch(text)) is None or text.startswith(("./", "../")):
+    """Return what a hub id names, or None if the text is none by the hub's own rules for names."""
+    match = HUB_ID.fullmatch(text)
+    if match is None or "--" in match["repo"] or ".." in match["repo"] + (match["revision"] or ""):
         return None
     return HubId(match["repo"], match["revision"], (match["inside"] or "").strip("/"))
 
@@ -246,13 +248,8 @@ class _Hub:
             }
             fix = words.get(status, "cannot be downloaded now: try again later; what has come so far is kept")
             return CheckpointError(f"{repo}: {fix} (HTTP {status})")
-        if isinstance(error, OSError) and is_full(error):
-            return explain_full(error, self.cache / repo, None)
-        if (
-            isinstance(error, OSError)
-            and error.errno
-            and not isinstance(error, LocalEntryNotFoundError | ConnectionError)
-        ):
+        of_network = isinstance(error, LocalEntryNotFoundError | ConnectionError)
+        if isinstance(error, OSError) and error.errno and not of_network:
             return explain_full(error, self.cache / repo, None)
         return CheckpointError(
             f"{repo}: {self.endpoint} cannot be reached ({str(error).splitlines()[0][:120] or type(error).__name__}); check "

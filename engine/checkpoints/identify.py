@@ -7,15 +7,24 @@ and without LAION, LGM before and after its fix are equal in every name and shap
 
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
-from typing import Literal
 
 from torch import Tensor
 
 from engine.checkpoints.converted import named
+from engine.checkpoints.prefixes import (
+    AESTHETIC_CLIP,
+    AESTHETIC_MLP,
+    AUTOENCODER,
+    CONDITION_AUTOENCODER,
+    HI3D_AESTHETIC,
+    HI3D_CLIP,
+    HI3D_DEPTH,
+    HI3D_UNET,
+    RECONSTRUCTOR,
+    STABLE_DIFFUSION_CLIP,
+)
 from engine.checkpoints.releases import RELEASES, Release
 from engine.errors import CheckpointError
-
-Naming = Literal["released", "diffusers"]
 
 
 @dataclass(frozen=True)
@@ -122,21 +131,20 @@ KINDS: Mapping[str, Callable[[Tensors], bool]] = {
 """Networks by what only they have, the more particular before the more general."""
 
 PREFIXES = (
-    "lgm_big.",
-    "model.diffusion_model.",
-    "first_stage_model.",
-    "conditioner.embedders.0.open_clip.model.",
-    "conditioner.embedders.1.aesthetic_model.",
-    "conditioner.embedders.1.aesthetic_mlp.",
-    "conditioner.embedders.2.model.model.",
-    "conditioner.embedders.3.encoder.",
-    "cond_stage_model.model.",
+    RECONSTRUCTOR,
+    HI3D_UNET,
+    AUTOENCODER,
+    HI3D_CLIP,
+    HI3D_AESTHETIC + AESTHETIC_CLIP,
+    HI3D_AESTHETIC + AESTHETIC_MLP,
+    HI3D_DEPTH,
+    CONDITION_AUTOENCODER,
+    STABLE_DIFFUSION_CLIP,
 )
 """Where published files keep a network of several; what begins with none of them is a network of its own."""
-SECOND_COPIES = ("conditioner.embedders.3.encoder.",)
+SECOND_COPIES = (CONDITION_AUTOENCODER,)
 """Networks that sgm's files hold twice: the condition's autoencoder is the first stage's."""
-
-KIND_BY_PREFIX = {"conditioner.embedders.1.aesthetic_model.": "clip-l"}
+KIND_BY_PREFIX = {HI3D_AESTHETIC + AESTHETIC_CLIP: "clip-l"}
 """Where the place says it and the network alone, but for its size, would not."""
 
 

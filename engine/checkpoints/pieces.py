@@ -62,27 +62,31 @@ class Sources:
 
 
 def read_sources(paths: Iterable[Path]) -> Sources:
-    """Take files and folders apart.
+    """Take files and folders apart; a file that is given twice, under whatever name, counts once.
 
     Raises CheckpointError for a file that is given by name and is not known; such files in a folder are skipped.
     """
     pieces: list[Piece] = []
     skipped: list[str] = []
     tokenizers: list[Path] = []
+    seen: set[Path] = set()
     for path in paths:
-        if not path.exists():
-            raise CheckpointError(f"{path}: no such file or folder")
-        if is_tokenizer(path):
-            tokenizers.append(path)
-        elif path.is_file():
-            pieces += _pieces(path)
-        else:
-            more, words, inside = _of_folder(path)
-            pieces, skipped, tokenizers = pieces + more, skipped + words, tokenizers + inside
+        try:
+            if not path.exists():
+                raise CheckpointError(f"{path}: no such file or folder")
+            if is_tokenizer(path):
+                tokenizers.append(path)
+            elif path.is_file():
+                pieces += _pieces(path, seen)
+            else:
+                more, words, inside = _of_folder(path, seen)
+                pieces, skipped, tokenizers = pieces + more, skipped + words, tokenizers + inside
+        except OSError as error:
+            raise CheckpointError(f"{error.filename or path}: cannot be read ({error.strerror or error})") from error
+    if not seen and not skipped and not tokenizers:
+        raise CheckpointError("no file of weights was given; name files, folders, hub ids or https addresses")
     if not pieces and not tokenizers:
-        raise CheckpointError(
-            f"no weights that this project knows; looked at: {'; '.join(skipped) or 'no file at all'}"
-        )
+        raise CheckpointError(f"no weights that this project knows: {'; '.join(skipped)}")
     return Sources(tuple(pieces), tokenizers[0] if tokenizers else None, tuple(skipped))
 
 
@@ -97,17 +101,19 @@ def _weights_in(folder: Path) -> Iterator[Path]:
     return (file for file in folder.iterdir() if file.suffix in WEIGHT_SUFFIXES and file.is_file())
 
 
-def _of_folder(folder: Path) -> tuple[list[Piece], list[str], list[Path]]:
+def _of_folder(folder: Path, seen: set[Path]) -> tuple[list[Piece], list[str], list[Path]]:
     """Return networks, what was skipped and tokenizers of a folder and the folders in it."""
     _refuse_own(folder)
     pieces: list[Piece] = []
     skipped: list[str] = []
-    places = [folder, *sorted(path for path in folder.rglob("*") if path.is_dir() and ".cache" not in path.parts)]
+    inside = sorted(path for path in folder.rglob("*") if path.is_dir())
+    # The hub's client keeps its books in .cache; the folder itself may well lie in one.
+    places = [folder, *(path for path in inside if ".cache" not in path.relative_to(folder).parts)]
     pipeline = (folder / INDEX).is_file()  # the single files beside a pipeline's folders hold the same once more
     for place in places:
         for file in _candidates(place) if place != folder or not pipeline else ():
             try:
-                pieces += _pieces(file)
+                pieces += _pieces(file, seen)
             except CheckpointError as error:
                 skipped.append(str(error))
                 log.info("skipped %s", error)
@@ -124,30 +130,45 @@ def _candidates(place: Path) -> list[Path]:
 
 def _refuse_own(folder: Path) -> None:
     index = folder / INDEX
-    if index.is_file() and FORMAT in index.read_text():
+    if index.is_file() and FORMAT.encode() in index.read_bytes():
         raise CheckpointError(f"{folder}: is a folder of Turntable's weights already; give it to --weights as it is")
 
 
-def _pieces(file: Path) -> list[Piece]:
-    tensors = read_checkpoint(file)
-    beside = file.parent / "config.json"
-    config = json.loads(beside.read_text()) if beside.is_file() else None
-    found = identify(tensors, file_name=file.name if config is None else f"{file.parent.parent.name}/{file.name}")
-    return [
-        Piece(
-            part.kind,
-            part.prefix,
-            {
-                name.removeprefix(part.prefix): value
-                for name, value in tensors.items()
-                if _belongs(name, part.prefix, found)
-            },
-            file,
-            found,
-            config,
-        )
-        for part in found.parts
-    ]
+def _pieces(file: Path, seen: set[Path]) -> list[Piece]:
+    """Return the networks of a file; none if it was seen before."""
+    if file.resolve() in seen:
+        return []
+    seen.add(file.resolve())
+    tensors, config = read_checkpoint(file), _config_beside(file)
+    found = identify(tensors, file_name=file.name if config is None else f"{_model_name(file)}/{file.name}")
+    pieces = []
+    for part in found.parts:
+        own = {
+            name.removeprefix(part.prefix): tensor
+            for name, tensor in tensors.items()
+            if _belongs(name, part.prefix, found)
+        }
+        pieces.append(Piece(part.kind, part.prefix, own, file, found, config))
+    return pieces
+
+
+def _model_name(file: Path) -> str:
+    """What the folder around a model's parts is called; in the hub's cache that is a hash, the repository is above."""
+    parts = file.absolute().parts
+    return parts[parts.index("snapshots") - 1] if "snapshots" in parts else file.absolute().parent.parent.name
+
+
+def _config_beside(file: Path) -> Mapping[str, Any] | None:
+    path = file.parent / "config.json"
+    if not path.is_file():
+        return None
+    try:
+        content = json.loads(path.read_text())
+    except ValueError as error:  # UnicodeDecodeError too
+        raise CheckpointError(f"{path}: is not JSON ({error}); download it again") from None
+    if not isinstance(content, dict):
+        raise CheckpointError(f"{path}: holds a {type(content).__name__}, expected an object; download it again")
+    return content
 
 
 def _belongs(name: str, prefix: str, found: Found) -> bool:

@@ -21,15 +21,14 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
-from engine.checkpoints.safetensors_file import read_header
+from engine.checkpoints.prefixes import HI3D_UNET
+from engine.checkpoints.safetensors_file import AGAIN, read_header
 from engine.errors import CheckpointError
 
 WRAPPERS = ("state_dict", "module", "model_state_dict", "model")
 """Keys under which training scripts keep the state dict, in the order in which they are tried."""
 WRAPPER_PREFIXES = ("module.", "_orig_mod.", "model.")
-"""What DataParallel and DeepSpeed, torch.compile and Lightning modules put before every name."""
-OWN_MODEL_PREFIX = "model.diffusion_model."
-"""In sgm's files this is one part of several, and no wrapper."""
+"""What DataParallel and DeepSpeed, torch.compile and Lightning modules put before every name; sgm's HI3D_UNET is none."""
 INERT_MODULES = ("pytorch_lightning.", "lightning.", "lightning_fabric.", "omegaconf.", "deepspeed.", "argparse.")
 """Trainers leave objects of these beside the tensors. They are read as empty stand-ins: their code is not run either."""
 RESAVE = (
@@ -114,7 +113,7 @@ def _read_file(path: Path) -> dict[str, Tensor]:
 def _refuse_by_content(path: Path, start: bytes) -> None:
     """Raise CheckpointError for what people give in place of weights."""
     kinds = {
-        b"": "is empty; download it again",
+        b"": f"is empty; {AGAIN}",
         b"version https://git-lfs": "is a Git LFS pointer, not the weights; run `git lfs pull` or download the file itself",
         b"<": "is a web page, not the weights; take the address of the file itself (on the hub: resolve, not blob)",
         b"\x93NUMPY": "is a NumPy array; give the .safetensors or .pth of the release",
@@ -138,7 +137,7 @@ def _refuse_archive(path: Path) -> None:
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
     except zipfile.BadZipFile as error:
-        raise CheckpointError(f"{path}: is cut short or damaged ({error}); download or copy it again") from None
+        raise CheckpointError(f"{path}: is cut short or damaged ({error}); {AGAIN}") from None
     inner = {name.partition("/")[2] for name in names}
     if "constants.pkl" in inner or any(name.startswith("code/") for name in inner):
         raise CheckpointError(
@@ -158,7 +157,7 @@ def _refuse_archive(path: Path) -> None:
 def _map_safetensors(path: Path) -> dict[str, Tensor]:
     names = read_header(path)
     if not names:
-        raise CheckpointError(f"{path}: holds no tensors; download or copy it again")
+        raise CheckpointError(f"{path}: holds no tensors; {AGAIN}")
     with safe_open(path, framework="pt", device="cpu") as file:
         return {name: file.get_tensor(name) for name in names}
 
@@ -196,7 +195,7 @@ def _load_pickle(path: Path) -> Any:
         raise CheckpointError(f"{path}: is a pickle, but not of torch.save; give the .safetensors or .pth") from None
     except (RuntimeError, EOFError, ValueError, KeyError, IndexError, AttributeError, TypeError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
-        raise CheckpointError(f"{path}: is cut short or damaged ({reason}); download or copy it again") from None
+        raise CheckpointError(f"{path}: is cut short or damaged ({reason}); {AGAIN}") from None
 
 
 def _named_code(error: Exception) -> str:
@@ -241,7 +240,7 @@ def unwrapped(content: Any, path: Path) -> dict[str, Tensor]:
         raise CheckpointError(f"{path}: holds {kind}, expected tensors by name (a state dict)")
     for prefix in WRAPPER_PREFIXES:
         wrapped = all(name.startswith(prefix) for name in found)
-        if wrapped and not any(name.startswith(OWN_MODEL_PREFIX) for name in found):
+        if wrapped and not any(name.startswith(HI3D_UNET) for name in found):
             found = {name.removeprefix(prefix): tensor for name, tensor in found.items()}
     return found
 

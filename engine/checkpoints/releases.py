@@ -78,7 +78,7 @@ HI3D = Licence(
 OPENRAIL = Licence(
     "LicenseRef-CreativeML-OpenRAIL-M",
     "https://huggingface.co/spaces/CompVis/stable-diffusion-license",
-    "Stable Diffusion's autoencoder; the file VQGAN_autoencoder.pth comes from a repository under CC-BY-NC-4.0 "
+    "the copy of it that is called VQGAN_autoencoder.pth comes from a repository under CC-BY-NC-4.0 "
     "(huggingface.co/ali-vilab/modelscope-damo-text-to-video-synthesis)",
 )
 

@@ -7,7 +7,7 @@ A file is 8 bytes N (little endian), N bytes of JSON (name -> dtype, shape, data
 import json
 import math
 import struct
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -25,7 +25,7 @@ DTYPES: Mapping[str, torch.dtype] = {
     "I16": torch.int16, "I8": torch.int8, "U8": torch.uint8, "BOOL": torch.bool,
 }  # fmt: skip
 NAMES = {dtype: name for name, dtype in DTYPES.items()}
-AGAIN = "download or copy it again"
+AGAIN = "delete it, and download or copy it again"
 
 
 @dataclass(frozen=True)
@@ -109,31 +109,28 @@ def _check_offsets(path: Path, entries: Mapping[str, Entry], data_start: int, si
         raise CheckpointError(f"{path}: has {size - position} bytes after its last tensor; {AGAIN}")
 
 
-def write_tensors(
-    file: BinaryIO, tensors: Mapping[str, Tensor], dtype: torch.dtype | None = None, kept: Collection[str] = ()
-) -> None:
+def write_tensors(file: BinaryIO, tensors: Mapping[str, Tensor], dtypes: Mapping[str, torch.dtype]) -> None:
     """Write a safetensors file, holding one tensor in memory at a time.
 
     Args:
         file: open for writing.
         tensors: on the CPU; mapped files are read as they are written.
-        dtype: floating tensors become this; None keeps each as it is.
-        kept: first parts of the names of tensors that keep theirs in any case.
+        dtypes: what each becomes.
+
+    Raises:
+        CheckpointError: a type that the format does not have.
     """
-
-    def becomes(name: str) -> torch.dtype:
-        changes = dtype and tensors[name].is_floating_point() and name.split(".")[0] not in kept
-        return dtype if dtype and changes else tensors[name].dtype
-
-    cast = {name: becomes(name) for name in tensors}
+    for name, dtype in dtypes.items():
+        if dtype not in NAMES:
+            raise CheckpointError(f"{name}: safetensors have no type for {dtype}; take another precision")
     header: dict[str, Any] = {"__metadata__": {"format": "pt"}}  # diffusers and transformers ask for this
     # Wide types first, as the safetensors library writes them: every tensor is then aligned.
-    order = sorted(tensors, key=lambda name: (-cast[name].itemsize, name))
+    order = sorted(tensors, key=lambda name: (-dtypes[name].itemsize, name))
     position = 0
     for name in order:
-        stop = position + tensors[name].numel() * cast[name].itemsize
+        stop = position + tensors[name].numel() * dtypes[name].itemsize
         header[name] = {
-            "dtype": NAMES[cast[name]],
+            "dtype": NAMES[dtypes[name]],
             "shape": list(tensors[name].shape),
             "data_offsets": [position, stop],
         }
@@ -142,6 +139,6 @@ def write_tensors(
     raw += b" " * (-len(raw) % 8)
     file.write(struct.pack("<Q", len(raw)) + raw)
     for name in order:
-        flat = tensors[name].detach().to(cast[name]).contiguous().reshape(-1)
+        flat = tensors[name].detach().to(dtypes[name]).contiguous().reshape(-1)
         if flat.numel():
             file.write(flat.view(torch.uint8).numpy().data)

@@ -16,24 +16,26 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Convert:
-    """Convert released weights into a folder that --weights takes: safetensors, configs, a card with licence and hashes.
+    """Convert released weights into a folder that `turntable generate --weights` takes. Hub ids are downloaded first.
 
-    Takes the released files of VideoMV, Hi3D, LGM, ModelScopeT2V, I2VGen-XL, SVD, their autoencoder, OpenCLIP, MiDaS;
-    several at once, or one after the other into the same folder. Says what the folder still lacks and where to get it.
+    Takes the files of VideoMV, Hi3D, LGM, ModelScopeT2V, I2VGen-XL, SVD, Stable Diffusion's autoencoder, OpenCLIP and
+    MiDaS: several at once, or one after the other into the same folder. Says what the folder still lacks and where to
+    get it, and writes a README.md with licences and hashes. A call that was stopped is taken up again by the same call.
+    For example: turntable convert hbyang/Hi3D:first_stage.pt --out weights/hi3d
     """
 
     sources: Annotated[tuple[str, ...], tyro.conf.Positional]
-    """Files, folders, hub ids (owner/name or owner/name:file) or https addresses."""
+    """One or more: files, folders, hub ids (owner/name, owner/name:file or folder) or https addresses."""
     out: Path
-    """The folder: new, or one of an earlier call."""
+    """The folder of weights to make, or one of an earlier call to add to."""
     system: Unset[Literal["videomv", "hi3d", "reconstructor"]] = None
-    """Which system parts are for that several use, such as OpenCLIP; else told by the weights."""
+    """What the files are for, where they do not tell: several systems use OpenCLIP and the autoencoder."""
     precision: Literal["keep", "fp16", "bf16", "fp32"] = "keep"
-    """Of the stored numbers; keep: as in the files."""
+    """How numbers are stored: as in the files (keep), in 16 bits (fp16, bf16: half the size), or in 32."""
     quaternions: Unset[Literal["per_gaussian", "over_gaussians"]] = None
-    """How a reconstructor normalises its quaternions: LGM's before and after its fix; else told by the file's name."""
+    """For LGM's file if you renamed it: over_gaussians before its fix, per_gaussian after; else told by the name."""
     replace: bool = False
-    """Write components anew that the folder has already."""
+    """Write components anew that the folder has from other files or in another precision."""
     talk: Flags[Talk] = field(default_factory=Talk)
     """How much is said."""
 
@@ -67,5 +69,7 @@ def _told(report: "ConvertReport") -> str:
     ]
     lines += [f"  left out  {words}" for words in report.left_out]
     lines += [f"  {'lacks' if one.required else 'can take':<9} {one.component}: {one.get}" for one in report.missing]
-    lines.append("complete" if report.runs else "not complete yet: convert what it lacks into the same folder")
+    given = "" if report.system == "reconstructor" else f": give it to `turntable generate --weights {report.folder}`"
+    again = f"not complete yet: get what it lacks and call `turntable convert ... --out {report.folder}` again"
+    lines.append(f"complete{given}" if report.runs else again)
     return "\n".join(lines)

@@ -105,8 +105,8 @@ class Components:
             raise MissingDependencyError(f"device {device}: torch sees no CUDA device here; take cpu")
         self.remove_offload()
         for module in self.modules.values():
-            if dtype is not None and _dtype(module) != dtype:
-                module.to(dtype)  # apart: diffusers warns whenever it is told one
+            if dtype is not None:
+                _cast(module, dtype)
             if device is not None:
                 module.to(device)
         return self
@@ -139,3 +139,13 @@ class Components:
 
 def _dtype(module: nn.Module) -> torch.dtype:
     return next(module.parameters()).dtype
+
+
+def _cast(module: nn.Module, dtype: torch.dtype) -> None:
+    """Cast a component, but for what its class keeps in float32 (as from_pretrained does)."""
+    kept = getattr(module, "_keep_in_fp32_modules", None) or ()
+    for name, part in module.named_children():
+        if name not in kept:
+            part.to(dtype)
+    for parameter in module.parameters(recurse=False):
+        parameter.data = parameter.data.to(dtype)

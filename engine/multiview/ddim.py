@@ -3,6 +3,7 @@
 x_t --network--> prediction --guidance--> x0 --(every so often through 3D and back)--> x0 --equation 12--> x_{t-1}
 """
 
+import math
 from functools import partial
 
 import torch
@@ -95,13 +96,13 @@ def ddim_step(
 ) -> Float[Tensor, "b n c h w"]:
     """Go from the first of two times to the second, given the clean latents (equation 12; `fresh` is its noise)."""
     t, previous = (torch.full((len(latents),), time, device=latents.device) for time in times)
-    alpha_bar, alpha_bar_previous = schedule.alpha_bar(t, latents), schedule.alpha_bar(previous, latents)
     eps = schedule.eps(latents, x0, t)
     if fresh is None or eta == 0:
         return schedule.signal(previous, latents) * x0 + schedule.spread(previous, latents) * eps
-    # Equation 16.
-    sigma = eta * ((1 - alpha_bar_previous) / (1 - alpha_bar) * (1 - alpha_bar / alpha_bar_previous)).sqrt()
-    direction = (1 - alpha_bar_previous - sigma**2).clamp(min=0).sqrt() * eps
+    # Equation 16, in the table's float64: half precision holds 1 for the alpha_bars of the last steps.
+    bar, bar_previous = (float(schedule.alpha_bars[time]) for time in times)
+    sigma = eta * math.sqrt((1 - bar_previous) / (1 - bar) * (1 - bar / bar_previous))
+    direction = math.sqrt(max(1 - bar_previous - sigma**2, 0)) * eps
     return schedule.signal(previous, latents) * x0 + direction + sigma * fresh
 
 

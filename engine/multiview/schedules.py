@@ -37,16 +37,12 @@ class NoiseSchedule:
         """Number of times."""
         return len(self.alpha_bars)
 
-    def alpha_bar(self, t: Int[Tensor, " b"], like: Float[Tensor, "b ..."]) -> Float[Tensor, "b ..."]:
-        """Return alpha_bar of each object's time, ready to multiply `like`."""
-        return _looked_up(self.alpha_bars, t, like)
-
     def signal(self, t: Int[Tensor, " b"], like: Float[Tensor, "b ..."]) -> Float[Tensor, "b ..."]:
-        """Return sqrt(alpha_bar)."""
+        """Return sqrt(alpha_bar) of each object's time, ready to multiply `like`."""
         return _looked_up(self.alpha_bars.sqrt(), t, like)
 
     def spread(self, t: Int[Tensor, " b"], like: Float[Tensor, "b ..."]) -> Float[Tensor, "b ..."]:
-        """Return sqrt(1 - alpha_bar)."""
+        """Return sqrt(1 - alpha_bar), likewise."""
         return _looked_up((1 - self.alpha_bars).sqrt(), t, like)
 
     def add_noise(

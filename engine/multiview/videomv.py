@@ -8,7 +8,7 @@
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
@@ -34,7 +34,7 @@ from engine.multiview.generation import (
     background_colour,
     silent,
 )
-from engine.multiview.guidance import GuidanceInterval, Guided
+from engine.multiview.guidance import GuidanceInterval, Guided, refinement_steps
 from engine.multiview.networks.latents import LatentCodec
 from engine.multiview.orbits import OrbitRequest, orbit_for
 from engine.multiview.pictures import Picture, recentred
@@ -95,10 +95,15 @@ class VideoMVPipeline(Components):
         """
         settings, sampling = self.settings, sampling or Sampling()
         self._check_source(picture, prompt)
-        cameras = orbit_for(orbit or OrbitRequest(), settings.views, settings.size_px)
+        request = orbit or OrbitRequest()
+        cameras = orbit_for(request, settings.views, settings.size_px)
+        # A picture is always the view at azimuth 0 to its network: another start only says where that is in the world.
+        told = replace(request, start_azimuth_deg=0.0) if settings.kind == "picture" else request
         on_progress(GenerationProgress("encode", 0, 1))
         codec = LatentCodec(self.components["vae"], settings.latent_scaling, sampling.vae_chunk, self.device)
-        conditional, unconditional = self._conditions(picture, prompt, cameras, codec, seed)
+        conditional, unconditional = self._conditions(
+            picture, prompt, orbit_for(told, settings.views, settings.size_px), codec, seed
+        )
         guided = Guided(self.unet, conditional, unconditional, batched=sampling.batched_guidance, dtype=self.dtype)
         on_progress(GenerationProgress("encode", 1, 1))
         plan = self._plan(cameras, codec, sampling, seed)
@@ -149,7 +154,7 @@ class VideoMVPipeline(Components):
         The unconditional branch has the negative prompt's tokens and no image embedding, as the release.
         """
         settings = self.settings
-        said = f"{prompt}{settings.prompt_suffix}" if settings.kind == "text" else settings.prompt_suffix
+        said = with_suffix(prompt or "", settings.prompt_suffix) if settings.kind == "text" else settings.prompt_suffix
         text, negative = self.text_encoder.encode([said, settings.negative_prompt])[:, None].to(self.device)
         cameras = torch.from_numpy(to_videomv(orbit.T_world_camera)).to(self.device, torch.float32)[None]
         if settings.kind == "text":
@@ -179,7 +184,7 @@ class VideoMVPipeline(Components):
             camera_rule=sampling.cameras,
         )
         count = len(ddim_timesteps(DIFFUSION_TIMES, self._steps(sampling)))
-        steps = refined_steps(count, sampling.refine_first, sampling.refine_every)
+        steps = refinement_steps(count, sampling.refine_first, sampling.refine_every)
         return RefinementPlan(refinement, steps, sampling.refinement)
 
     def _reconstruct(self, pictures: Float[Tensor, "n 3 h w"], orbit: Orbit) -> Gaussians | None:
@@ -190,9 +195,7 @@ class VideoMVPipeline(Components):
         return self.reconstructor(images, [orbit.camera(i) for i in chosen]).to("cpu")
 
 
-def refined_steps(count: int, first: float, every: int) -> tuple[int, ...]:
-    """Return the steps that are refined: every so-many-th from a share of the steps on; 20, 30, 40 of 50 by default.
-
-    The last step is not: nothing would take the reconstruction's blur away again.
-    """
-    return tuple(range(round(first * count), count - 1, every))
+def with_suffix(prompt: str, suffix: str) -> str:
+    """Append what every training caption ends in, unless the prompt says it already (as the release)."""
+    words = suffix.strip(", ")
+    return prompt if words and words in prompt else prompt + suffix

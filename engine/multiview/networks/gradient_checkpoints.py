@@ -6,6 +6,7 @@ outside: a layer's `forward` is replaced on the instance. State dicts, copies an
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, ClassVar
 
 import torch
@@ -16,15 +17,16 @@ from torch.utils.checkpoint import checkpoint
 class Recomputed:
     """A layer's forward that keeps its inputs only. Holds the layer, so that a deep copy's points to the copied one."""
 
-    def __init__(self, layer: nn.Module) -> None:
-        self.layer = layer
+    def __init__(self, layer: nn.Module, own: Callable[..., Any] | None = None) -> None:
+        """Wrap a layer's forward: `own`, where others put one on the instance (accelerate's hooks), or its class's."""
+        self.layer, self.own = layer, own
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Run the layer's own forward; the random state is kept, so that dropout repeats itself."""
-        forward = type(self.layer).forward
+        """Run it; the random state is kept, so that dropout repeats itself."""
+        forward = self.own or partial(type(self.layer).forward, self.layer)
         if not torch.is_grad_enabled():
-            return forward(self.layer, *args, **kwargs)
-        return checkpoint(forward, self.layer, *args, use_reentrant=False, **kwargs)
+            return forward(*args, **kwargs)
+        return checkpoint(forward, *args, use_reentrant=False, **kwargs)
 
 
 def checkpoint_layers(network: nn.Module, kinds: tuple[type[nn.Module], ...], enabled: bool = True) -> int:
@@ -32,7 +34,7 @@ def checkpoint_layers(network: nn.Module, kinds: tuple[type[nn.Module], ...], en
 
     Args:
         network: any module.
-        kinds: classes of the layers to checkpoint, itself not nested in each other.
+        kinds: classes of the layers to checkpoint, none of them inside another.
         enabled: on or off.
 
     Returns:
@@ -46,9 +48,12 @@ def checkpoint_layers(network: nn.Module, kinds: tuple[type[nn.Module], ...], en
         names = ", ".join(kind.__name__ for kind in kinds)
         raise ValueError(f"{type(network).__name__} has no {names} to checkpoint; name the classes of its layers")
     for layer in layers:
-        layer.__dict__.pop("forward", None)
+        own = layer.__dict__.pop("forward", None)
+        own = own.own if isinstance(own, Recomputed) else own
         if enabled:
-            layer.forward = Recomputed(layer)
+            layer.forward = Recomputed(layer, own)
+        elif own is not None:
+            layer.forward = own
     return len(layers)
 
 

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from engine.multiview.networks.cameras import CameraConditioned, CameraEmbedding
 from engine.multiview.networks.gradient_checkpoints import GradientCheckpoints
+from engine.multiview.networks.sinusoids import sinusoid
 from engine.multiview.networks.text_orbit import ATTENTION_DOWN, ATTENTION_UP, PLAIN_DOWN, PLAIN_UP
 from engine.multiview.networks.trunk import (
     LAYERS,
@@ -26,7 +27,6 @@ from engine.multiview.networks.trunk import (
     run_trunk,
     set_dropout,
     set_first_transformer,
-    sinusoid,
 )
 
 RELEASED_FPS = 8
@@ -67,7 +67,7 @@ class ImageOrbitUNet(CameraConditioned, GradientCheckpoints, I2VGenXLUNet):
         Args: diffusers' I2VGenXLUNet's (attention_head_dim is the width of a head), and
             temporal_in_heads: heads of the first temporal transformer.
             camera_dim: numbers in a camera.
-            dropout: share dropped in the residual blocks while training, the release's.
+            dropout: share dropped while training, see `set_dropout`; the default is the release's.
             fps: frames per second, embedded as the time is.
             image_latents_gain: factor on the picture's maps beside the noisy latents.
         """
@@ -112,7 +112,7 @@ class ImageOrbitUNet(CameraConditioned, GradientCheckpoints, I2VGenXLUNet):
         """
         check_latents(self, latents, text)
         objects, views = latents.shape[:2]
-        embedding = self.embed_views(self._embed_time(timestep), cameras, views)
+        embedding = self.embed_views(self._embed_time(timestep, latents.dtype), cameras, views)
         context = torch.cat([text, self.local_tokens(image_latents), self.picture_tokens(image_embedding)], dim=1)
         maps = self.config.image_latents_gain * self.view_maps(image_latents, views)
         pictures = torch.cat([latents, maps], dim=2).flatten(0, 1)
@@ -145,8 +145,8 @@ class ImageOrbitUNet(CameraConditioned, GradientCheckpoints, I2VGenXLUNet):
         pixels = self.image_latents_temporal_encoder(pixels)
         return pixels.unflatten(0, (objects, height, width)).permute(0, 3, 4, 1, 2)
 
-    def _embed_time(self, timestep: Num[Tensor, " b"]) -> Float[Tensor, "b e"]:
+    def _embed_time(self, timestep: Num[Tensor, " b"], dtype: torch.dtype) -> Float[Tensor, "b e"]:
         width = self.config.block_out_channels[0]
         fps = torch.full_like(timestep, self.config.fps, dtype=torch.float32)
-        time = self.time_embedding(sinusoid(timestep, width).to(self.dtype))
-        return time + self.fps_embedding(sinusoid(fps, width).to(self.dtype))
+        time = self.time_embedding(sinusoid(timestep, width).to(dtype))
+        return time + self.fps_embedding(sinusoid(fps, width).to(dtype))

@@ -11,7 +11,6 @@ from typing import ClassVar, cast
 
 import torch
 from diffusers.configuration_utils import register_to_config
-from diffusers.models.embeddings import get_timestep_embedding
 from diffusers.models.resnet import SpatioTemporalResBlock
 from diffusers.models.transformers.transformer_temporal import TransformerSpatioTemporalModel
 from diffusers.models.unets.unet_spatio_temporal_condition import UNetSpatioTemporalConditionModel
@@ -19,6 +18,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from engine.multiview.networks.gradient_checkpoints import GradientCheckpoints
+from engine.multiview.networks.sinusoids import sinusoid
 
 NORM_EPSILON = 1e-5
 """Of every group norm in a residual block, as trained; diffusers has 1e-6 in some."""
@@ -143,17 +143,11 @@ def conditioning_vector(
     Returns:
         256 numbers for each of them, in that order: 768 in stage 1, 512 in stage 2.
     """
-    blocks = [sinusoid(elevation_deg), sinusoid(noise_augmentation)]
+    blocks = [sinusoid(value, SINUSOID_WIDTH) for value in (elevation_deg, noise_augmentation)]
     if aesthetic is not None:
         # The score itself takes the first place; 255 is odd, so that the sinusoid ends in a zero.
         blocks.insert(0, torch.cat([aesthetic[:, None], sinusoid(aesthetic * 100, SINUSOID_WIDTH - 1)], dim=1))
     return torch.cat(blocks, dim=1)
-
-
-def sinusoid(values: Float[Tensor, " b"], width: int = SINUSOID_WIDTH) -> Float[Tensor, "b width"]:
-    """Return cosines, then sines, of the values at frequencies 10000^(-i / half), and a zero where the width is odd."""
-    embedded = get_timestep_embedding(values, width, flip_sin_to_cos=True, downscale_freq_shift=0)
-    return cast(Tensor, embedded)
 
 
 def _set_epsilon(block: SpatioTemporalResBlock) -> None:

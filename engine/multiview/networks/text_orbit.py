@@ -13,6 +13,7 @@ from torch import Tensor
 
 from engine.multiview.networks.cameras import CameraConditioned, CameraEmbedding
 from engine.multiview.networks.gradient_checkpoints import GradientCheckpoints
+from engine.multiview.networks.sinusoids import sinusoid
 from engine.multiview.networks.trunk import (
     LAYERS,
     RELEASED_HEADS,
@@ -20,7 +21,6 @@ from engine.multiview.networks.trunk import (
     run_trunk,
     set_dropout,
     set_first_transformer,
-    sinusoid,
 )
 
 ATTENTION_DOWN, PLAIN_DOWN = "CrossAttnDownBlock3D", "DownBlock3D"
@@ -60,7 +60,7 @@ class TextOrbitUNet(CameraConditioned, GradientCheckpoints, UNet3DConditionModel
         Args: diffusers' UNet3DConditionModel's (attention_head_dim is the width of a head), and
             temporal_in_heads: heads of the first temporal transformer.
             camera_dim: numbers in a camera.
-            dropout: share dropped in the residual blocks while training, the release's.
+            dropout: share dropped while training, see `set_dropout`; the default is the release's.
         """
         super().__init__(
             sample_size=sample_size,
@@ -104,7 +104,7 @@ class TextOrbitUNet(CameraConditioned, GradientCheckpoints, UNet3DConditionModel
         """
         check_latents(self, latents, text)
         objects, views = latents.shape[:2]
-        time = self.time_embedding(sinusoid(timestep, self.config.block_out_channels[0]).to(self.dtype))
+        time = self.time_embedding(sinusoid(timestep, self.config.block_out_channels[0]).to(latents.dtype))
         embedding = self.embed_views(time, cameras, views)
         context = text.repeat_interleave(views, dim=0)
         return run_trunk(self, latents.flatten(0, 1), embedding, context, views).unflatten(0, (objects, views))

@@ -5,11 +5,10 @@ The forward passes are ours: diffusers' embed one time for all views of an objec
 
 from typing import Any
 
-import torch
 from diffusers.models.resnet import ResnetBlock2D, TemporalConvLayer
 from diffusers.models.transformers.transformer_2d import Transformer2DModel
 from diffusers.models.transformers.transformer_temporal import TransformerTemporalModel
-from jaxtyping import Float, Num
+from jaxtyping import Float
 from torch import Tensor, nn
 
 LAYERS: tuple[type[nn.Module], ...] = (ResnetBlock2D, TemporalConvLayer, Transformer2DModel, TransformerTemporalModel)
@@ -17,14 +16,6 @@ LAYERS: tuple[type[nn.Module], ...] = (ResnetBlock2D, TemporalConvLayer, Transfo
 need many times the memory when they are computed again."""
 RELEASED_HEADS = 8
 """Of the first temporal transformer in the release and in diffusers, whatever its width."""
-
-
-def sinusoid(values: Num[Tensor, " b"], width: int) -> Float[Tensor, "b width"]:
-    """Embed numbers in cosines, then sines, of frequencies 10000^(-i/half); float32 throughout, as the release."""
-    half = width // 2
-    frequencies = torch.pow(10000, -torch.arange(half, device=values.device, dtype=torch.float32) / half)
-    angles = torch.outer(values.float(), frequencies)
-    return nn.functional.pad(torch.cat([angles.cos(), angles.sin()], dim=1), (0, width - 2 * half))
 
 
 def set_first_transformer(unet: Any, heads: int) -> None:
@@ -40,10 +31,15 @@ def set_first_transformer(unet: Any, heads: int) -> None:
 
 
 def set_dropout(unet: nn.Module, share: float) -> None:
-    """Set the residual blocks' dropout: the release trains with 0.1, diffusers offers none."""
+    """Set the dropout of residual blocks and of the convolutions over views after them; the release's is 0.1.
+
+    diffusers offers none for the former and fixes 0.1 for the latter. Attention has none, there as here.
+    """
     for module in unet.modules():
-        if isinstance(module, ResnetBlock2D):
-            module.dropout.p = share
+        if isinstance(module, (ResnetBlock2D, TemporalConvLayer)):
+            for layer in module.modules():
+                if isinstance(layer, nn.Dropout):
+                    layer.p = share
 
 
 def check_latents(unet: Any, latents: Float[Tensor, "b n c h w"], text: Float[Tensor, "b t d"]) -> None:

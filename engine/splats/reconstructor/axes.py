@@ -16,20 +16,6 @@ NEARLY_ROUND = 1e-4
 numbers that vanish together."""
 
 
-def unnormalised_rotations(quaternions: Float[Tensor, "*n 4"]) -> Float[Tensor, "*n 3 3"]:
-    """Return R(q) by the formula for unit quaternions, whatever the length: with m = |q|^2, (1 - m) I + m R(q / |q|).
-
-    So does the published rasterizer (diff-gaussian-rasterization, computeCov3D).
-    """
-    w, x, y, z = quaternions.unbind(-1)
-    rows = [
-        torch.stack([1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)], -1),
-        torch.stack([2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x)], -1),
-        torch.stack([2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)], -1),
-    ]
-    return torch.stack(rows, -2)
-
-
 def quaternions_of(rotations: Float[Tensor, "*n 3 3"]) -> Float[Tensor, "*n 4"]:
     """Return unit quaternions w x y z of rotation matrices; differentiable.
 

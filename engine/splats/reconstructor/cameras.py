@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float
 
 from engine.geometry import Camera, pluecker_rays
-from engine.geometry.frames import FLIP_YZ, from_lgm, invert_pose, lgm_input_poses, points_to_gltf
+from engine.geometry.frames import FLIP_YZ, invert_pose, lgm_input_poses
 from engine.geometry.harmonics import sh_rotation
 from engine.geometry.rotations import quaternion_from_matrix
 from engine.splats.gaussians import Gaussians
@@ -78,10 +78,8 @@ def input_frame(cameras: Sequence[Camera], radius_m: float | None = None) -> Inp
 
 
 def _rays(camera: Camera, pose: Float[np.ndarray, "4 4"]) -> Float[np.ndarray, "6 h w"]:
-    """As `frames.lgm_rays`, for any principal point. A moment turns with the world as a direction does."""
-    rays = pluecker_rays(replace(camera, T_world_camera=from_lgm(pose)))  # [h, w, 6]
-    turned = points_to_gltf(rays.reshape(camera.height, camera.width, 2, 3))
-    return np.moveaxis(turned.reshape(rays.shape), -1, 0)
+    """As `frames.lgm_rays`, for any principal point: rays of a camera of ours that stands in the network's world."""
+    return np.moveaxis(pluecker_rays(replace(camera, T_world_camera=pose @ FLIP_YZ)), -1, 0)
 
 
 def released_cameras(cameras: Sequence[Camera]) -> list[Camera]:

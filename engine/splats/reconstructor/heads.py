@@ -12,7 +12,8 @@ from torch.nn import functional
 
 from engine.geometry.harmonics import SH_C0
 from engine.splats.gaussians import Gaussians
-from engine.splats.reconstructor.axes import principal_axes, quaternions_of, unnormalised_rotations
+from engine.splats.projection import unnormalised_rotations
+from engine.splats.reconstructor.axes import principal_axes, quaternions_of
 
 NUMBERS = 14
 QuaternionNorm = Literal["per_gaussian", "over_gaussians"]

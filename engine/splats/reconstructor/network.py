@@ -51,28 +51,9 @@ class AsymmetricUNet(nn.Module):
         self.gradient_checkpointing = False
         self._gradient_checkpointing_func: Any = None
         self.conv_in = nn.Conv2d(channels[0], widths[0], 3, padding=1)
-        self.down_blocks = nn.ModuleList(
-            DownBlock(before, width, layers, heads, attention=attention, downsample=level != len(widths) - 1)
-            for level, (before, width, attention) in enumerate(
-                zip([widths[0], *widths[:-1]], widths, down[1], strict=True)
-            )
-        )
+        self.down_blocks = _down_blocks(widths, down[1], layers, heads)
         self.mid_block = MiddleBlock(widths[-1], heads, attention=mid_attention)
-        # What the way down keeps, from the last to the first: the last level's blocks, the convolution that led there
-        # and the blocks before it, and so on. A level up takes layers + 1 of them.
-        self.up_blocks = nn.ModuleList(
-            UpBlock(
-                before,
-                [widths[-1 - level]] * layers + [widths[max(-2 - level, -len(widths))]],
-                width,
-                heads,
-                attention=attention,
-                upsample=level != len(wider) - 1,
-            )
-            for level, (before, width, attention) in enumerate(
-                zip([widths[-1], *wider[:-1]], wider, up[1], strict=True)
-            )
-        )
+        self.up_blocks = _up_blocks(widths, wider, up[1], layers, heads)
         self.norm_out = group_norm(wider[-1])
         self.conv_out = nn.Conv2d(wider[-1], channels[1], 3, padding=1)
 
@@ -91,6 +72,33 @@ class AsymmetricUNet(nn.Module):
         if self.gradient_checkpointing and self.training:
             return self._gradient_checkpointing_func(block, *inputs)
         return block(*inputs)
+
+
+def _down_blocks(widths: list[int], attentions: Sequence[bool], layers: int, heads: int) -> nn.ModuleList:
+    levels = zip([widths[0], *widths[:-1]], widths, attentions, strict=True)
+    return nn.ModuleList(
+        DownBlock(before, width, layers, heads, attention=attention, downsample=level != len(widths) - 1)
+        for level, (before, width, attention) in enumerate(levels)
+    )
+
+
+def _up_blocks(
+    down: list[int], widths: list[int], attentions: Sequence[bool], layers: int, heads: int
+) -> nn.ModuleList:
+    """What the way down keeps, from the last to the first: the last level's blocks, the convolution that led there and
+    the blocks before it, and so on. A level up takes layers + 1 of them."""
+    levels = zip([down[-1], *widths[:-1]], widths, attentions, strict=True)
+    return nn.ModuleList(
+        UpBlock(
+            before,
+            [down[-1 - level]] * layers + [down[max(-2 - level, -len(down))]],
+            width,
+            heads,
+            attention=attention,
+            upsample=level != len(widths) - 1,
+        )
+        for level, (before, width, attention) in enumerate(levels)
+    )
 
 
 class GaussianUNet(ModelMixin, ConfigMixin):
@@ -162,7 +170,8 @@ class GaussianUNet(ModelMixin, ConfigMixin):
         step = 2 ** (len(self.config.down_channels) - 1)
         if height % step or width % step:
             raise ValueError(f"pictures must be multiples of {step} pixels a side, got {width} x {height}: resize them")
-        raw = self.conv(self.unet(inputs.flatten(0, 1), v))
+        given = inputs.flatten(0, 1).to(self.device, self.dtype)  # offloaded weights come just before forward
+        raw = self.conv(self.unet(given, v))
         return raw.unflatten(0, (b, v))
 
 

@@ -19,7 +19,9 @@ from engine.splats.reconstructor.heads import gaussians_from_raw
 from engine.splats.reconstructor.network import GaussianUNet
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
+"""Of ImageNet's pictures, per channel, in [0, 1]: LGM normalises with it."""
 IMAGENET_STD = (0.229, 0.224, 0.225)
+"""Their standard deviation."""
 
 
 class Reconstructor:
@@ -45,25 +47,29 @@ class Reconstructor:
     def batch(self, images: Float[Tensor, "b v 3 h w"], cameras: Sequence[Sequence[Camera]]) -> list[Gaussians]:
         """Reconstruct several objects at once; differentiable in images and weights.
 
+        It is `frames`, `inputs`, the network and `gaussians` one after another: call these to run the network by way of
+        a wrapper (DistributedDataParallel), or to make frames and inputs in a data loader.
+
         Args:
-            images: sRGB in [0, 1], on the background that the network knows (LGM: white).
-            cameras: of every object, one a view, of any size with the pictures' aspect; the first one of each object
-                sets the network's frame.
+            images: sRGB in [0, 1], square, on the background that the network knows (LGM: white).
+            cameras: of every object, one a view, square, of any size; the first one of each object sets the network's
+                frame.
 
         Returns:
             Gaussians in our world, raw parameters in float32, on the network's device.
 
         Raises:
-            ValueError: numbers of pictures and cameras that differ, cameras at the origin, or of another aspect than
-                the network's square.
+            ValueError: numbers of pictures and cameras that differ, pictures or cameras that are not square, a first
+                camera at the origin.
         """
         frames = self.frames(images, cameras)
-        raw = self.network(self.inputs(images, frames))
-        in_frames = gaussians_from_raw(raw, self.network.config.quaternion_norm)
-        return [frame.to_world(gaussians) for frame, gaussians in zip(frames, in_frames, strict=True)]
+        return self.gaussians(self.network(self.inputs(images, frames)), frames)
 
     def frames(self, images: Float[Tensor, "b v 3 h w"], cameras: Sequence[Sequence[Camera]]) -> list[InputFrame]:
-        """Return every object's frame with rays at the network's size."""
+        """Return every object's frame with rays at the network's size. Raises ValueError, as `batch`."""
+        height, width = images.shape[-2:]
+        if height != width:
+            raise ValueError(f"pictures must be square, got {width} x {height}: pad or crop them and their cameras")
         counts = [len(views) for views in cameras]
         if counts != [images.shape[1]] * len(images):
             raise ValueError(f"images hold {len(images)} objects of {images.shape[1]} views, cameras have {counts}")
@@ -71,14 +77,24 @@ class Reconstructor:
         return [input_frame([camera.resized(size, size) for camera in views], radius_m) for views in cameras]
 
     def inputs(self, images: Float[Tensor, "b v 3 h w"], frames: Sequence[InputFrame]) -> Float[Tensor, "b v 9 s s"]:
-        """Return what the network is given: pictures at its size, normalised as for ImageNet, then rays."""
-        size, weight = self.network.config.input_size, next(self.network.parameters())
-        pictures = images.flatten(0, 1).to(weight.device, torch.float32)
+        """Return what the network is given: pictures at its size, normalised as for ImageNet, then rays.
+
+        In float32 and where the pictures are; the network takes it to its own device and type.
+        """
+        size = self.network.config.input_size
+        pictures = images.flatten(0, 1).float()
         if pictures.shape[-2:] != (size, size):
             pictures = functional.interpolate(pictures, (size, size), mode="bilinear", antialias=True)
-        mean, std = (
-            torch.tensor(values, device=weight.device).view(3, 1, 1) for values in (IMAGENET_MEAN, IMAGENET_STD)
-        )
+        mean, std = (pictures.new_tensor(values).view(3, 1, 1) for values in (IMAGENET_MEAN, IMAGENET_STD))
         rays = torch.from_numpy(np.stack([frame.rays for frame in frames])).to(pictures)
         normalised = ((pictures - mean) / std).unflatten(0, images.shape[:2])
-        return torch.cat([normalised, rays], 2).to(weight.dtype)
+        return torch.cat([normalised, rays], 2)
+
+    def gaussians(self, raw: Float[Tensor, "b v 14 p q"], frames: Sequence[InputFrame]) -> list[Gaussians]:
+        """Return every object's Gaussians in our world from the network's raw numbers, in float32.
+
+        Training's autocast ends here: products in bfloat16 would round places to 4 mm once more, and quaternions too.
+        """
+        with torch.autocast(raw.device.type, enabled=False):
+            in_frames = gaussians_from_raw(raw, self.network.config.quaternion_norm)
+            return [frame.to_world(gaussians) for frame, gaussians in zip(frames, in_frames, strict=True)]

@@ -1,5 +1,6 @@
 """What the tests of checkpoints share."""
 
+import ast
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -8,8 +9,6 @@ import torch
 from torch import Tensor
 
 from tests.engine.checkpoints.hub_server import HubServer
-
-SHARED = Path(__file__).parents[3] / ".." / "shared"
 
 
 @pytest.fixture
@@ -23,19 +22,13 @@ def hub() -> Iterator[HubServer]:
 
 
 @pytest.fixture(scope="session")
-def true_keys() -> dict[str, dict[str, Tensor]]:
+def true_keys(oracles: Path) -> dict[str, dict[str, Tensor]]:
     """Names and shapes of the released networks, as meta tensors."""
-    folder = SHARED / "oracles"
-    if not folder.is_dir():
-        pytest.skip("the key lists (shared/oracles) are not beside the repository")
     return {
-        path.stem.removeprefix("keys_").removesuffix("_true"): _meta(path) for path in folder.glob("keys_*_true.txt")
+        path.stem.removeprefix("keys_").removesuffix("_true"): _meta(path) for path in oracles.glob("keys_*_true.txt")
     }
 
 
 def _meta(path: Path) -> dict[str, Tensor]:
     lines = [line.split("\t") for line in path.read_text().splitlines() if not line.startswith("#")]
-    return {
-        name: torch.empty([int(size) for size in shape.strip("[]").split(",") if size.strip()], device="meta")
-        for name, shape in lines
-    }
+    return {name: torch.empty(ast.literal_eval(shape), device="meta") for name, shape in lines}

@@ -30,6 +30,10 @@ class HubServer:
     """Method, path, Range of every request."""
     etags: bool = True
     """Whether plain files come with an ETag."""
+    length: str | None = None
+    """Content-Length of plain files; None: the true one."""
+    redirect: str = ""
+    """Where everything under /moved/ is sent on to."""
 
     def __enter__(self) -> "HubServer":
         handler = type("Handler", (_Handler,), {"hub": self})
@@ -73,7 +77,9 @@ class _Handler(BaseHTTPRequestHandler):
             name = path.split("/", 5)[5]
             self._file(name, {"X-Repo-Commit": COMMIT, "X-Linked-Size": str(len(hub.files.get(name, b"")))})
         elif path.startswith("/plain/"):
-            self._file(path.removeprefix("/plain/"), {})
+            self._file(path.removeprefix("/plain/"), {"Content-Length": hub.length} if hub.length else {})
+        elif path.startswith("/moved/"):
+            self._send(302, b"", {"Location": hub.redirect})
         else:
             self._send(404, b"{}", {"X-Error-Code": "RepoNotFound"})
 
@@ -104,6 +110,9 @@ class _Handler(BaseHTTPRequestHandler):
         fresh = self.headers.get("If-Range") in (None, f'"{tag}"')
         if span and fresh and self.command == "GET":
             start = int(span)
+            if start >= len(data):
+                self._send(416, b"", {})
+                return
             headers["Content-Range"] = f"bytes {start}-{len(data) - 1}/{len(data)}"
             self._send(206, data[start:], headers)
             return
@@ -114,12 +123,13 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_response(status)
         for key, value in headers.items():
             self.send_header(key, value)
-        self.send_header("Content-Length", str(len(body)))
+        if "Content-Length" not in headers:
+            self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         if self.command == "HEAD":
             return
         self.wfile.write(body[:stop])
-        if stop is not None:
+        if stop is not None or "Content-Length" in headers:
             self.wfile.flush()
             self.close_connection = True
             self.connection.shutdown(2)

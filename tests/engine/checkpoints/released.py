@@ -9,13 +9,13 @@ from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from torch import Tensor
 
 from engine.checkpoints.assemble import Choices
-from engine.checkpoints.converted import Converted
 from engine.checkpoints.keys_aesthetic import aesthetic_to_release
 from engine.checkpoints.keys_clip import text_to_release, vision_to_release
 from engine.checkpoints.keys_dpt import dpt_to_release
 from engine.checkpoints.keys_hi3d import orbit_video_to_release
 from engine.checkpoints.keys_vae import vae_to_release
-from engine.checkpoints.keys_videomv import image_orbit_to_release, text_orbit_to_release
+from engine.checkpoints.keys_videomv import videomv_to_release
+from engine.checkpoints.prefixes import AUTOENCODER, HI3D_AESTHETIC, HI3D_CLIP, HI3D_DEPTH, HI3D_UNET, RECONSTRUCTOR
 from engine.multiview.networks.encoders import TextEncoder, seeded
 from engine.multiview.networks.tokenizer import read_tokenizer
 from engine.multiview.random_weights import random_hi3d, random_videomv
@@ -40,10 +40,6 @@ def load_text_encoder(tensors: State, tokenizer: Path) -> TextEncoder:
     return encoder
 
 
-def _converted(network: Any) -> Converted:
-    return Converted(dict(network.config), network.state_dict())
-
-
 def _under(prefix: str, tensors: Mapping[str, Tensor]) -> State:
     return {prefix + name: tensor for name, tensor in tensors.items()}
 
@@ -52,8 +48,7 @@ def videomv_files(folder: Path, kind: str = "text") -> tuple[dict[str, State], d
     """Write VideoMV's files; return every component's own tensors, and the files by name."""
     pipeline = random_videomv(VIDEOMV_TEXT if kind == "text" else VIDEOMV_PICTURE)
     unet, vae, parts = pipeline.unet, small_vae(), pipeline.components
-    to_release = text_orbit_to_release if kind == "text" else image_orbit_to_release
-    released = to_release(_converted(unet)) | _under("lgm_big.", parts["reconstructor"].state_dict())
+    released = videomv_to_release(unet.state_dict()) | _under(RECONSTRUCTOR, parts["reconstructor"].state_dict())
     clip = _open_clip(parts["text_encoder"], parts.get("image_encoder"))
     files = {
         "unet": folder / ("t2v_00333000.pth" if kind == "text" else "i2v_00882000.pth"),
@@ -63,7 +58,7 @@ def videomv_files(folder: Path, kind: str = "text") -> tuple[dict[str, State], d
     }
     folder.mkdir(parents=True, exist_ok=True)
     torch.save({"state_dict": released, "step": 333000}, files["unet"])
-    torch.save({"state_dict": vae_to_release(_converted(vae))}, files["vae"])
+    torch.save({"state_dict": vae_to_release(vae.state_dict(), AUTOENCODER)}, files["vae"])
     torch.save(clip, files["clip"])
     parts["text_encoder"].tokenizer.save_pretrained(files["tokenizer"])
     own = {name: part.state_dict() for name, part in parts.items()} | {"vae": vae.state_dict()}
@@ -85,15 +80,13 @@ def hi3d_files(folder: Path) -> tuple[dict[str, State], dict[str, Path]]:
     """Write Hi3D's two stages as DeepSpeed saves them; return every component's own tensors, and the files by name."""
     pipeline, vae = random_hi3d(Hi3DSettings()), small_vae()
     parts = pipeline.components
-    first_stage = vae_to_release(_converted(vae))
-    both = first_stage | vision_to_release(
-        parts["image_encoder"].model.state_dict(), "conditioner.embedders.0.open_clip.model."
-    )
-    both |= _under("conditioner.embedders.3.encoder.", vae_to_release(_converted(vae), ""))
-    one = both | _under("model.diffusion_model.", orbit_video_to_release(parts["unet"].state_dict()))
-    one |= aesthetic_to_release(parts["aesthetic"].state_dict(), "conditioner.embedders.1.")
-    two = both | _under("model.diffusion_model.", orbit_video_to_release(parts["refiner"].state_dict()))
-    two |= dpt_to_release(parts["depth"].model.state_dict(), "conditioner.embedders.2.model.model.")
+    first_stage = vae_to_release(vae.state_dict(), AUTOENCODER)
+    both = first_stage | vision_to_release(parts["image_encoder"].model.state_dict(), HI3D_CLIP)
+    both |= _under("conditioner.embedders.3.encoder.", vae_to_release(vae.state_dict()))
+    one = both | orbit_video_to_release(parts["unet"].state_dict(), HI3D_UNET)
+    one |= aesthetic_to_release(parts["aesthetic"].state_dict(), HI3D_AESTHETIC)
+    two = both | orbit_video_to_release(parts["refiner"].state_dict(), HI3D_UNET)
+    two |= dpt_to_release(parts["depth"].model.state_dict(), HI3D_DEPTH)
     folder.mkdir(parents=True, exist_ok=True)
     files = {"first": folder / "first_stage.pt", "second": folder / "second_stage.pt"}
     for file, tensors in zip(files.values(), (one, two), strict=True):

@@ -136,14 +136,22 @@ def test_a_pipeline_of_diffusers(text: tuple[dict[str, State], dict[str, Path]],
     torch.testing.assert_close(made, expected, rtol=1e-4, atol=1e-5)  # the same sums in another order
 
 
-def test_svd_of_diffusers(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "folder",
+    [
+        "stable-video-diffusion-img2vid-xt",
+        "models--stabilityai--stable-video-diffusion-img2vid-xt/snapshots/0123456789abcdef",  # in the hub's cache
+    ],
+)
+def test_svd_of_diffusers(folder: str, tmp_path: Path) -> None:
     base = UNetSpatioTemporalConditionModel(
         down_block_types=("CrossAttnDownBlockSpatioTemporal", "DownBlockSpatioTemporal"),
         up_block_types=("UpBlockSpatioTemporal", "CrossAttnUpBlockSpatioTemporal"),
         block_out_channels=(32, 64), layers_per_block=1, cross_attention_dim=32, num_attention_heads=(2, 4),
     )  # fmt: skip
-    base.save_pretrained(tmp_path / "stable-video-diffusion-img2vid-xt" / "unet")
-    report = run([tmp_path / "stable-video-diffusion-img2vid-xt" / "unet"], tmp_path / "out")
+    source = tmp_path / folder
+    base.save_pretrained(source / "unet")
+    report = run([source / "unet"], tmp_path / "out")
     assert report.recognised == ("diffusion_pytorch_model.safetensors: Stable Video Diffusion, picture to 25 frames",)
     assert_same(tmp_path / "out", "unet", base.state_dict())
 
@@ -199,9 +207,14 @@ def test_existing_folders(text: tuple[dict[str, State], dict[str, Path]], tmp_pa
     out = tmp_path / "out"
     run([files["vae"]], out, system="videomv")
     before = sha256_of(out / "vae" / "diffusion_pytorch_model.safetensors")
-    with pytest.raises(CheckpointError, match=r"out: holds vae already; allow replacing it"):
-        run([files["vae"]], out)
-    run([files["vae"]], out, replace=True)
+    assert run([files["vae"]], out).written == ()  # the same once more
+    with pytest.raises(CheckpointError, match=r"out: holds vae already, made in another way; allow replacing it"):
+        run([files["vae"]], out, precision="fp16")
+    other = tmp_path / "other.pth"
+    torch.save(torch.load(files["vae"]) | {"step": 1}, other)
+    with pytest.raises(CheckpointError, match=r"out: holds vae already, made of other files; allow replacing it"):
+        run([other], out)
+    assert run([files["vae"]], out, replace=True).written == ("vae",)
     assert sha256_of(out / "vae" / "diffusion_pytorch_model.safetensors") == before
     with pytest.raises(CheckpointError, match="is a folder of videomv, not of hi3d"):
         run([files["vae"]], out, system="hi3d")

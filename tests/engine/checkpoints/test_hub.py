@@ -35,7 +35,22 @@ def test_hub_ids() -> None:
     assert parse_hub_id("owner/name") == HubId("owner/name", None, "")
     assert parse_hub_id("owner/na.me@v1.0:a/b.pth") == HubId("owner/na.me", "v1.0", "a/b.pth")
     assert parse_hub_id("owner/name:unet/") == HubId("owner/name", None, "unet")
-    assert [parse_hub_id(text) for text in ("name", "a/b/c", "/a/b", "./a/b", "../b")] == [None] * 5
+    assert parse_hub_id("owner/name@refs/pr/1:ünï code #1?.pth") == HubId("owner/name", "refs/pr/1", "ünï code #1?.pth")
+    odd = (
+        "name",
+        "a/b/c",
+        "/a/b",
+        "./a/b",
+        "../b",
+        "a/..",
+        "-a/b",
+        "a/b.",
+        "a--b/c",
+        "ümlaut/x",
+        "a/b@../../x",
+        "a/b c",
+    )
+    assert [parse_hub_id(text) for text in odd] == [None] * len(odd)
 
 
 def test_every_official_source_is_an_id_or_an_address() -> None:
@@ -218,6 +233,31 @@ def test_a_file_that_changed_meanwhile_is_fetched_anew(hub: HubServer, tmp_path:
         download(url, tmp_path, retries=Retries(count=0))
     hub.files[LARGE] = bytes(reversed(hub.files[LARGE]))
     assert download(url, tmp_path, retries=QUICK).read_bytes() == hub.files[LARGE]
+
+
+@pytest.mark.parametrize("etags", [True, False])
+def test_a_server_that_promises_more_than_it_has(hub: HubServer, tmp_path: Path, etags: bool) -> None:
+    """It is given up, however often the same bytes come."""
+    hub.length, hub.etags = "400000", etags
+    with pytest.raises(CheckpointError, match=r"cannot be downloaded \(.*; check the network and try again"):
+        download(f"{hub.url}/plain/{LARGE}", tmp_path, retries=QUICK)
+    assert len(hub.ranges(LARGE)) <= 2 * QUICK.count + 1
+
+
+@pytest.mark.parametrize("length", ["many", "-5"])
+def test_a_length_that_is_none(hub: HubServer, tmp_path: Path, length: str) -> None:
+    hub.length = length
+    assert download(f"{hub.url}/plain/{LARGE}", tmp_path, retries=QUICK).read_bytes() == hub.files[LARGE]
+
+
+def test_an_address_that_sends_on(hub: HubServer, tmp_path: Path) -> None:
+    url = f"{hub.url}/moved/w.safetensors"
+    hub.redirect = f"{hub.url}/plain/{LARGE}"
+    assert download(url, tmp_path / "1", retries=QUICK).read_bytes() == hub.files[LARGE]
+    hub.redirect = "http://example.org/w.safetensors"
+    words = r"moved/w.safetensors: sends on to http://example.org/w.safetensors, which is not encrypted on its way"
+    with pytest.raises(CheckpointError, match=words):
+        download(url, tmp_path / "2", retries=QUICK)
 
 
 def test_another_sha256_than_given(hub: HubServer, tmp_path: Path) -> None:

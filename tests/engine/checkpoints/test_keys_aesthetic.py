@@ -6,11 +6,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from engine.checkpoints.keys_aesthetic import (
-    HI3D_PREFIX,
     aesthetic_from_parts,
     aesthetic_from_release,
     aesthetic_to_release,
 )
+from engine.checkpoints.prefixes import HI3D_AESTHETIC
 from engine.errors import CheckpointError
 from engine.multiview.networks.aesthetic import AestheticScorer
 from tests.engine.checkpoints.released_clip import QuickGelu, ReleasedClip, openai_l, randomised
@@ -48,15 +48,15 @@ def released_score(module: nn.Module, video: Tensor) -> Tensor:
 def test_same_score() -> None:
     clip = ReleasedClip(size=224, patch=32, activation=QuickGelu)
     released = randomised(embedder(clip), seed=7)
-    tensors = {HI3D_PREFIX + key: tensor for key, tensor in released.state_dict().items()}
-    converted = aesthetic_from_release(tensors, prefix=HI3D_PREFIX, head_width=16)
+    tensors = {HI3D_AESTHETIC + key: tensor for key, tensor in released.state_dict().items()}
+    converted = aesthetic_from_release(tensors, prefix=HI3D_AESTHETIC, head_dim=16)
     scorer = AestheticScorer.from_state(converted.config, converted.tensors)
     video = torch.rand(3, 3, 5, 96, 128, generator=torch.Generator().manual_seed(8)) * 2 - 1
     with torch.no_grad():
         found, expected = scorer.score(video[:, :, 2]), released_score(released, video)
     assert expected.std() > 1e-3
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)  # float32 in another order
-    back = aesthetic_to_release(converted.tensors, HI3D_PREFIX)
+    back = aesthetic_to_release(converted.tensors, HI3D_AESTHETIC)
     assert all(torch.equal(tensor, tensors[key]) for key, tensor in back.items())
     assert len(back) == len(tensors) - 6  # text frame: 4, text_projection, logit_scale
 
@@ -78,8 +78,8 @@ def test_released_size_and_two_files() -> None:
 def test_errors_name_the_keys() -> None:
     released = embedder(ReleasedClip()).state_dict()
     with pytest.raises(CheckpointError, match=r"^Hi3D's aesthetic embedder: has unknown keys encoder\.conv_in\.bias"):
-        aesthetic_from_release(released | {"encoder.conv_in.bias": torch.zeros(1)}, head_width=16)
+        aesthetic_from_release(released | {"encoder.conv_in.bias": torch.zeros(1)}, head_dim=16)
     with pytest.raises(CheckpointError, match="has 0 layers, expected at least 2"):
-        aesthetic_from_parts(ReleasedClip().state_dict(), {}, head_width=16)
-    with pytest.raises(CheckpointError, match="must take CLIP's 24 numbers and end in one; it belongs to another CLIP"):
-        aesthetic_from_parts(ReleasedClip().state_dict(), ReleasedPredictor(768).state_dict(), head_width=16)
+        aesthetic_from_parts(ReleasedClip().state_dict(), {}, head_dim=16)
+    with pytest.raises(CheckpointError, match=r"layers\.0\.weight must have shape \(1024, 24\), has \(1024, 768\)"):
+        aesthetic_from_parts(ReleasedClip().state_dict(), ReleasedPredictor(768).state_dict(), head_dim=16)

@@ -1,13 +1,12 @@
 """MiDaS' published names become transformers'; both compute the same."""
 
-from dataclasses import replace
-
 import pytest
 import torch
 from transformers.models.dpt.configuration_dpt import DPTConfig
 from transformers.models.dpt.modeling_dpt import DPTForDepthEstimation
 
-from engine.checkpoints.keys_dpt import HI3D_PREFIX, dpt_from_release, dpt_to_release
+from engine.checkpoints.keys_dpt import dpt_from_release, dpt_to_release
+from engine.checkpoints.prefixes import HI3D_DEPTH
 from engine.errors import CheckpointError
 from engine.multiview.networks.depth import DepthEstimator
 from tests.engine.checkpoints.released_clip import randomised
@@ -27,7 +26,7 @@ def test_both_compute_the_same(sizes: Sizes, shape: tuple[int, int]) -> None:
     with torch.no_grad():
         released.scratch.output_conv[4].bias += 3  # away from the final ReLU's zero
         images = torch.rand(2, 3, *shape, generator=torch.Generator().manual_seed(6)) * 2 - 1
-        converted = dpt_from_release(released.state_dict(), head_width=16, groups=4)
+        converted = dpt_from_release(released.state_dict(), head_dim=16, groups=4)
         estimator = DepthEstimator.from_state(converted.config, converted.tensors)
         found, expected = estimator(images), released(images)
     assert found.shape == (2, *shape)
@@ -52,11 +51,13 @@ def test_both_compute_the_same_at_the_released_size() -> None:
 
 def test_there_and_back() -> None:
     tensors = randomised(ReleasedDpt()).state_dict()
-    converted = dpt_from_release({HI3D_PREFIX + k: v for k, v in tensors.items()}, prefix=HI3D_PREFIX, head_width=16)
+    converted = dpt_from_release(
+        {HI3D_DEPTH + k: v for k, v in tensors.items()}, prefix=HI3D_DEPTH, head_dim=16, groups=4
+    )
     back = dpt_to_release(converted.tensors)
     assert set(tensors) - set(back) == {"pretrained.model.head.weight", "pretrained.model.head.bias"}
     assert all(torch.equal(tensor, tensors[key]) for key, tensor in back.items())
-    assert dpt_from_release(converted.tensors, head_width=16) == converted  # Intel/dpt-hybrid-midas is named so
+    assert dpt_from_release(converted.tensors, head_dim=16, groups=4) == converted  # Intel/dpt-hybrid-midas is named so
 
 
 def test_released_size() -> None:
@@ -86,22 +87,15 @@ def test_released_size() -> None:
     assert converted.config["backbone_out_indices"] == [0, 1, 8, 11]
 
 
-def test_errors_name_the_keys() -> None:
+def test_errors_name_what_is_wrong() -> None:
     tensors = ReleasedDpt().state_dict()
-    with pytest.raises(CheckpointError, match=r"^MiDaS' DPT hybrid: has unknown keys auxlayer\.weight; is it"):
-        dpt_from_release(tensors | {"auxlayer.weight": torch.zeros(1)}, head_width=16)
-    lacking = {key: tensor for key, tensor in tensors.items() if key != "scratch.refinenet4.resConfUnit1.conv1.bias"}
-    with pytest.raises(CheckpointError, match=r"lacks scratch\.refinenet4\.resConfUnit1\.conv1\.bias; is it"):
-        dpt_from_release(lacking, head_width=16)
     with pytest.raises(
-        CheckpointError, match=r"16 positions of 32 channels, .* heads of 64; pass the right head_width"
+        CheckpointError, match="MiDaS' DPT hybrid: head_dim 64 does not divide the width 32; pass the right"
     ):
         dpt_from_release(tensors)
     with pytest.raises(CheckpointError, match="MiDaS' DPT hybrid: lacks"):
         dpt_from_release({})
-    converted = dpt_from_release(ReleasedDpt(replace(Sizes(), width=64)).state_dict(), head_width=16, groups=4)
-    misshapen = dict(converted.tensors) | {"head.head.0.bias": torch.zeros(3)}
-    with pytest.raises(
-        CheckpointError, match=r"depth estimator: size mismatch for head\.head\.0\.bias.*another network"
-    ):
-        DepthEstimator.from_state(converted.config, misshapen)
+    with pytest.raises(CheckpointError, match=r"pos_embed is for 15 patches, expected a square number"):
+        dpt_from_release(tensors | {"pretrained.model.pos_embed": torch.zeros(1, 16, 32)}, head_dim=16, groups=4)
+    with pytest.raises(CheckpointError, match=r"sizes that no such network can have \(.*num_groups \(32\)\); is it"):
+        dpt_from_release(tensors, head_dim=16)

@@ -16,16 +16,8 @@ from engine.checkpoints.keys_hi3d import (
 from engine.errors import CheckpointError
 from engine.multiview.networks.orbit_video import OrbitVideoUNet
 
+Keys = dict[str, dict[str, Tensor]]
 PARAMETERS = {"stage1": 1_524_623_082, "stage2": 1_524_321_322}
-
-
-def released(oracles: Path, stage: str) -> dict[str, Tensor]:
-    """The released stage's tensors, without memory."""
-    lines = (oracles / f"keys_hi3d_{stage}_true.txt").read_text().splitlines()[1:]
-    shapes = dict(line.split("\t") for line in lines)
-    return {
-        key: torch.empty([int(n) for n in shape.strip("[]").split(",")], device="meta") for key, shape in shapes.items()
-    }
 
 
 def small(depths: list[int], layers: int = 2) -> OrbitVideoUNet:
@@ -43,8 +35,8 @@ def small(depths: list[int], layers: int = 2) -> OrbitVideoUNet:
 
 
 @pytest.mark.parametrize("stage", PARAMETERS)
-def test_the_released_keys_are_the_class(oracles: Path, stage: str):
-    tensors = released(oracles, stage)
+def test_the_released_keys_are_the_class(true_keys: Keys, stage: str):
+    tensors = true_keys[f"hi3d_{stage}"]
     converted = orbit_video_from_release(tensors)
     config = converted.config
     assert len(converted.tensors) == len(tensors) == 1428
@@ -58,16 +50,16 @@ def test_the_released_keys_are_the_class(oracles: Path, stage: str):
     assert orbit_video_to_release(converted.tensors).keys() == tensors.keys()
 
 
-def test_the_class_without_arguments_is_stage_1(oracles: Path):
+def test_the_class_without_arguments_is_stage_1():
     with torch.device("meta"):
         network = OrbitVideoUNet()
     assert sum(parameter.numel() for parameter in network.parameters()) == PARAMETERS["stage1"]
 
 
-def test_stage_2_from_svd_has_the_released_shapes(oracles: Path):
+def test_stage_2_from_svd_has_the_released_shapes(true_keys: Keys):
     """SVD's U-Net has stage 1's shapes."""
-    found = orbit_video_to_release(stage2_from_svd(released(oracles, "stage1")).tensors)
-    expected = released(oracles, "stage2")
+    found = orbit_video_to_release(stage2_from_svd(true_keys["hi3d_stage1"]).tensors)
+    expected = true_keys["hi3d_stage2"]
     assert {key: value.shape for key, value in found.items()} == {key: value.shape for key, value in expected.items()}
 
 
@@ -125,20 +117,14 @@ def test_stage_2_is_no_svd():
 
 def test_what_does_not_fit_is_named():
     tensors = orbit_video_to_release(small([1, 1, 1]).state_dict())
-    lacking = {key: value for key, value in tensors.items() if key != "middle_block.0.out_layers.3.bias"}
-    with pytest.raises(CheckpointError, match=r"lacks middle_block\.0\.out_layers\.3\.bias; is it"):
-        orbit_video_from_release(lacking, head_dim=16)
     for extra in ("input_blocks.1.0.gate.weight", "lora.weight", "down_blocks.0.resnets.9.bias"):
         with pytest.raises(CheckpointError, match=f"has unknown keys {extra}; is it"):
             orbit_video_from_release({**tensors, extra: torch.zeros(1)}, head_dim=16)
-    wrong = {**tensors, "time_embed.2.bias": torch.zeros(5)}
-    with pytest.raises(CheckpointError, match=r"time_embed\.2\.bias must have shape \(128,\), has \(5,\)"):
-        orbit_video_from_release(wrong, head_dim=16)
     with pytest.raises(CheckpointError, match=r"input_blocks\.0\.0\.weight must have 4 dimensions, has shape \(3,\)"):
         orbit_video_from_release({**tensors, "input_blocks.0.0.weight": torch.zeros(3)}, head_dim=16)
     with pytest.raises(CheckpointError, match="head_dim 64 does not divide the width 32; pass the right one"):
         orbit_video_from_release(tensors)
     for other in ({}, {"weight": torch.zeros(3)}):
         for convert in (orbit_video_from_release, stage1_from_svd):
-            with pytest.raises(CheckpointError, match="Hi3D's U-Net: a level has no residual block; is it"):
+            with pytest.raises(CheckpointError, match=r"Hi3D's U-Net: a level has no residual block, found .*; is it"):
                 convert(other)

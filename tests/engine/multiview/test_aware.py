@@ -54,7 +54,7 @@ def test_chosen_views_are_spread_evenly(count, wanted, expected):
     assert evenly_spaced_views(count, wanted) == expected
 
 
-@pytest.mark.parametrize(("views", "grey"), [(24, 0.5), (8, 0.7)])
+@pytest.mark.parametrize(("views", "grey"), [(6, 0.5), (8, 0.7)])
 def test_an_ideal_reconstructor_gives_latents_of_the_true_views(views, grey):
     first, second = blobs(200), blobs(150, seed=3)
     refine = GaussianRefinement(PixelCodec(), KnowingReconstructor(first, second), cameras(views), background=grey)

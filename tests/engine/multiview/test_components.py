@@ -64,6 +64,18 @@ def test_random_weights_are_the_same_each_time_and_leave_torch_alone() -> None:
     assert torch.equal(before, torch.random.get_rng_state())
 
 
+def test_the_aesthetic_predictor_stays_in_float32() -> None:
+    # Hi3D embeds a hundred times the score as an angle: half precision would turn it by radians.
+    pipeline = random_hi3d(PRESETS["tiny-hi3d"].settings["picture"])
+    before = [parameter.clone() for parameter in pipeline.components["aesthetic"].mlp.parameters()]
+    pipeline.to(dtype=torch.bfloat16)
+    aesthetic = pipeline.components["aesthetic"]
+    assert all(torch.equal(one, other) for one, other in zip(before, aesthetic.mlp.parameters(), strict=True))
+    assert {parameter.dtype for parameter in aesthetic.vision.parameters()} == {torch.bfloat16}
+    others = {p.dtype for name, part in pipeline.modules.items() if name != "aesthetic" for p in part.parameters()}
+    assert others == {torch.bfloat16}
+
+
 def refusal(folder: Path, kind: type[VideoMVPipeline] | type[Hi3DPipeline] = VideoMVPipeline) -> str:
     with pytest.raises(CheckpointError) as error:
         kind.from_pretrained(folder)

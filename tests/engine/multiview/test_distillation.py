@@ -62,14 +62,13 @@ def test_score_is_the_weighted_difference_of_the_noises(schedule, time):
 
 
 @SCHEDULES
-@pytest.mark.parametrize("chunk", [None, 4])
-def test_a_prior_that_knows_the_object_pulls_the_gaussians_to_it(schedule, chunk):
+def test_a_prior_that_knows_the_object_pulls_the_gaussians_to_it(schedule):
     codec, target = PixelCodec(), blobs(60, radius=0.35)
     wanted = latents_of(target, codec)
     prior = knowing(schedule, wanted)
     start = ball_of_gaussians(300, torch.Generator().manual_seed(1))
     steps: list[DistillationProgress] = []
-    settings = DistillationSettings(iterations=60, guidance_scale=1.0, chunk=chunk, grow_every=25, learning_rates=QUICK)
+    settings = DistillationSettings(iterations=60, guidance_scale=1.0, grow_every=25, learning_rates=QUICK)
     result = distill(
         start, prior, codec, schedule, cameras(), settings,
         generator=torch.Generator().manual_seed(0), progress=steps.append,

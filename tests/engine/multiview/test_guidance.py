@@ -14,6 +14,7 @@ from engine.multiview.guidance import (
     combine,
     linear_scale,
     plan_at,
+    refinement_steps,
     zeroed,
 )
 from engine.multiview.schedules import draw_noise
@@ -109,6 +110,16 @@ def test_the_unconditional_forward_is_left_out_where_it_says_nothing():
 def test_the_plan_holds_at_its_steps_alone():
     assert [plan_at(PLAN, i) is PLAN for i in (2, 3, 4)] == [False, True, False]
     assert plan_at(None, 3) is None
+
+
+def test_refinement_steps_are_the_released_and_never_the_last():
+    assert refinement_steps(50) == refinement_steps(50, 0.4, 10) == (20, 30, 40)
+    assert refinement_steps(25, 0.4, 5) == (10, 15, 20)
+    assert refinement_steps(10, 0.0, 3) == (0, 3, 6)  # 9 is the last
+    assert refinement_steps(1, 0.0, 10) == refinement_steps(50, 1.0, 1) == ()
+    for share, every in ((0.4, 0), (1.1, 10), (-0.1, 10)):
+        with pytest.raises(ValueError, match="every must be at least 1 and first_share from 0 to 1"):
+            refinement_steps(50, share, every)
 
 
 def test_each_branch_is_refined_before_guidance():

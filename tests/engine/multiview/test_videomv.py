@@ -13,7 +13,7 @@ from engine.multiview.orbits import OrbitRequest
 from engine.multiview.pictures import Picture
 from engine.multiview.random_weights import random_videomv
 from engine.multiview.settings import NEGATIVE_PROMPT, Sampling
-from engine.multiview.videomv import VideoMVPipeline, refined_steps
+from engine.multiview.videomv import VideoMVPipeline, with_suffix
 from engine.presets import PRESETS
 
 FAST = Sampling(steps=2, refinement="off")
@@ -88,6 +88,18 @@ def test_text_is_told_with_its_suffix_and_against_the_negative_prompt(text: Vide
     assert all(len(told["timestep"]) == 2 for told in network.told)
 
 
+@pytest.mark.parametrize(
+    ("prompt", "suffix", "said"),
+    [
+        ("a cup", ", 3d asset", "a cup, 3d asset"),
+        ("a cup, 3d asset", ", 3d asset", "a cup, 3d asset"),
+        ("a cup", "", "a cup"),
+    ],
+)
+def test_the_suffix_is_said_once(prompt: str, suffix: str, said: str) -> None:
+    assert with_suffix(prompt, suffix) == said
+
+
 def test_a_picture_is_told_in_both_branches_but_its_embedding_in_one(
     from_picture: VideoMVPipeline, ball: Picture
 ) -> None:
@@ -99,6 +111,16 @@ def test_a_picture_is_told_in_both_branches_but_its_embedding_in_one(
     assert not told["image_embedding"][0].any()
     assert told["image_embedding"][1].any()
     assert torch.equal(told["image_latents"][0], told["image_latents"][1])
+
+
+def test_another_start_turns_the_orbit_of_a_picture_but_not_what_its_network_is_told(
+    from_picture: VideoMVPipeline, ball: Picture
+) -> None:
+    pipeline, network = listening(from_picture)
+    front = pipeline(picture=ball, sampling=FAST)
+    side = pipeline(picture=ball, orbit=OrbitRequest(start_azimuth_deg=90.0), sampling=FAST)
+    assert (front.images.orbit.azimuth_deg[0], side.images.orbit.azimuth_deg[0]) == (0.0, 90.0)
+    assert torch.equal(network.told[0]["cameras"], network.told[2]["cameras"])
 
 
 def test_branches_apart_give_the_batched_result(from_picture: VideoMVPipeline, ball: Picture) -> None:
@@ -151,12 +173,6 @@ def test_the_wrong_source_is_refused(text: VideoMVPipeline, from_picture: VideoM
         text(prompt="  ")
     with pytest.raises(TurntableError, match="make orbits from pictures: give --image FILE"):
         from_picture(prompt="a cup")
-
-
-def test_refined_steps_are_the_releases_by_default() -> None:
-    assert refined_steps(50, 0.4, 10) == (20, 30, 40)
-    assert refined_steps(25, 0.4, 5) == (10, 15, 20)
-    assert refined_steps(1, 0.0, 10) == ()
 
 
 def test_offloaded_networks_give_the_same(from_picture: VideoMVPipeline, ball: Picture) -> None:

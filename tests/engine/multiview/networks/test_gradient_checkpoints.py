@@ -81,6 +81,23 @@ def test_any_module_can_be_checkpointed():
     assert torch.equal(torch.autograd.grad(network(given).sum(), network[0].weight)[0], expected)
 
 
+def test_what_others_put_on_a_layer_still_runs():
+    """accelerate's hooks replace forward on the instance too."""
+    network, calls = nn.Sequential(nn.Linear(4, 4), nn.Tanh()), []
+    plain = network[0].forward
+
+    def hooked(given: Tensor) -> Tensor:
+        calls.append(len(given))
+        return plain(given)
+
+    network[0].forward = hooked
+    for enabled in (True, True, False):
+        checkpoint_layers(network, (nn.Linear,), enabled)
+        network(torch.ones(3, 4)).sum().backward()
+    assert calls == [3, 3, 3, 3, 3]  # twice where it is computed again
+    assert network[0].forward is hooked
+
+
 def test_a_network_without_such_layers_is_refused():
     with pytest.raises(ValueError, match="Linear has no Conv2d to checkpoint; name the classes of its layers"):
         checkpoint_layers(nn.Linear(2, 2), (nn.Conv2d,))

@@ -12,8 +12,7 @@ import torch.nn.functional as F
 from diffusers.models.unets.unet_i2vgen_xl import I2VGenXLUNet
 from torch import Tensor, nn
 
-from engine.checkpoints.converted import Converted
-from engine.checkpoints.keys_videomv import image_orbit_to_release
+from engine.checkpoints.keys_videomv import videomv_to_release
 from engine.multiview.networks.image_orbit import ImageOrbitUNet
 from tests.engine.multiview.networks.small import CONTEXT, SIZES, inputs, small_image_orbit
 from tests.engine.multiview.networks.test_text_orbit import FLOAT32, relative
@@ -23,7 +22,7 @@ Weights = dict[str, Tensor]
 
 def released(network: ImageOrbitUNet) -> Weights:
     """The network's weights under the released names."""
-    return image_orbit_to_release(Converted(dict(network.config), network.state_dict()))
+    return videomv_to_release(network.state_dict())
 
 
 def convolved(w: Weights, name: str, x: Tensor, stride: int = 1) -> Tensor:

@@ -52,6 +52,7 @@ def test_training_learns_words_and_loses_nothing(trained: CLIPTokenizer) -> None
     assert trained.decode(tokens) == "ünseen wörds , 日本 4 2"
 
 
+@pytest.mark.slow  # another process imports everything again
 def test_training_is_the_same_in_another_process(trained: CLIPTokenizer) -> None:
     """The library's own training of word endings is not: its ties follow the order of a hash table."""
     code = (

@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from engine.splats.gaussians import Gaussians
-from engine.splats.projection import rotations
+from engine.splats.projection import rotations, unnormalised_rotations
 from engine.splats.reconstructor import gaussians_from_raw, published_numbers, without_transparent
-from engine.splats.reconstructor.axes import principal_axes, quaternions_of, unnormalised_rotations
+from engine.splats.reconstructor.axes import principal_axes, quaternions_of
 
 
 def random_raw(views: int = 4, size: int = 16, spread: float = 1.0, seed: int = 0) -> torch.Tensor:
