@@ -67,13 +67,14 @@ demo: $(READY) ## From nothing to a Blender scene: render an object's orbit, rec
 	python -m blender_addon.headless outputs/demo/result --scene outputs/demo/scene.blend --preview outputs/demo/preview.png
 	turntable summary outputs/demo/result
 
-# Processes side by side: tests of one file stay together where they share a render.
+# Processes side by side, one thread each; tests of one file stay together where they share a render.
+ONE_THREAD := OMP_NUM_THREADS=1 NUMBA_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
 test: $(READY) ## Run every test: the quick ones first, then those that start Blender or take long
-	$(PY) -m pytest -n $(THREADS) $(PYTEST_ARGS) -m "not blender and not slow and not network"
+	$(ONE_THREAD) $(PY) -m pytest -n $(THREADS) $(PYTEST_ARGS) -m "not blender and not slow and not network"
 	$(PY) -m pytest -n 2 --dist loadfile $(PYTEST_ARGS) -m "(blender or slow) and not network"
 
 test-fast: $(READY) ## Run the quick tests alone
-	$(PY) -m pytest -n $(THREADS) $(PYTEST_ARGS) -m "not blender and not slow and not network and not gpu"
+	$(ONE_THREAD) $(PY) -m pytest -n $(THREADS) $(PYTEST_ARGS) -m "not blender and not slow and not network and not gpu"
 
 lint: $(READY) ## ruff, mypy and the import rules
 	$(PY) -m ruff check .

@@ -71,7 +71,7 @@ def test_the_aesthetic_predictor_stays_in_float32() -> None:
     pipeline.to(dtype=torch.bfloat16)
     aesthetic = pipeline.components["aesthetic"]
     assert all(torch.equal(one, other) for one, other in zip(before, aesthetic.mlp.parameters(), strict=True))
-    assert {parameter.dtype for parameter in aesthetic.vision.parameters()} == {torch.bfloat16}
+    assert {parameter.dtype for parameter in aesthetic.clip.parameters()} == {torch.bfloat16}
     others = {p.dtype for name, part in pipeline.modules.items() if name != "aesthetic" for p in part.parameters()}
     assert others == {torch.bfloat16}
 

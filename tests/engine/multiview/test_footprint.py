@@ -49,6 +49,7 @@ def test_videomv_needs_the_arithmetic_that_others_counted() -> None:
     assert found.flop / 1e12 == pytest.approx(7.34, abs=0.01)  # counted for diffusers' network of this size
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("batch", "chunked", "activations_gib"), [(2, False, 9.0), (1, True, 2.5)])
 def test_hi3ds_second_stage_fits_24_gb(batch: int, chunked: bool, activations_gib: float) -> None:
     with torch.device("meta"):
