@@ -182,7 +182,9 @@ class _Generation:
             from engine.multiview.text_to_image import paint
 
             picture = paint(str(self.asked.text), str(self.settings.text_to_image), self.settings.seed, self._device)
-        write_png(self.result.folder / PICTURE, ensure_alpha(picture).rgba)
+        picture = ensure_alpha(picture)
+        write_png(self.result.folder / PICTURE, picture.rgba)
+        self.result.report["picture"] = {"notes": list(picture.notes)}
         self.progress("picture", 1, 1, "")
         return [PICTURE]
 

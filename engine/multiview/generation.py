@@ -10,6 +10,10 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from engine.files.types import OrbitImages
+from engine.geometry import Orbit
+from engine.multiview.denoiser import OnStep, Step
+from engine.multiview.foreground import alpha_from_background
+from engine.multiview.networks.latents import LatentCodec
 from engine.splats import Gaussians
 
 
@@ -45,6 +49,29 @@ class Generation:
 
 def silent(progress: GenerationProgress) -> None:
     """Say nothing."""
+
+
+def reporter(stage: str, codec: LatentCodec, on_progress: OnProgress) -> OnStep:
+    """Return what a sampler calls after each step: it reports the stage, with a preview for those who want one."""
+
+    def report(step: Step) -> None:
+        def preview() -> UInt8[np.ndarray, "n h w 3"]:
+            return as_bytes(codec.decode(step.x0[0]))
+
+        on_progress(GenerationProgress(stage, step.index + 1, step.count, preview))
+
+    return report
+
+
+def generated(
+    uid: str, orbit: Orbit, pictures: Float[Tensor, "n 3 h w"], background: float, record: Mapping[str, Any]
+) -> OrbitImages:
+    """Return an orbit of views in [-1, 1], the grey background taken away; the record says what made them."""
+    rgba = alpha_from_background(as_bytes(pictures), background_colour(background))
+    return OrbitImages(
+        uid=uid, orbit=orbit, rgba=rgba, caption=record.get("prompt") or "", seed=record["seed"],
+        renderer={"generator": dict(record)}, source="generated",
+    )  # fmt: skip
 
 
 def background_colour(level: float) -> tuple[int, int, int]:

@@ -9,32 +9,29 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
-import numpy as np
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
 from engine.errors import TurntableError
-from engine.files.types import OrbitImages
 from engine.multiview.components import Components
-from engine.multiview.denoiser import Conditions, Step
+from engine.multiview.denoiser import Conditions
 from engine.multiview.edm import LowResolutionInjection, sample_euler_edm
-from engine.multiview.foreground import alpha_from_background
 from engine.multiview.generation import (
     Generation,
     GenerationProgress,
     OnProgress,
-    as_bytes,
     as_tensor,
-    background_colour,
+    generated,
+    reporter,
     silent,
 )
 from engine.multiview.guidance import GuidanceInterval, Guided, linear_scale, zeroed
 from engine.multiview.networks.latents import LatentCodec
 from engine.multiview.networks.orbit_video import conditioning_vector
 from engine.multiview.orbits import OrbitRequest, orbit_for
-from engine.multiview.pictures import Hi3DFraming, Picture, hi3d_framing
+from engine.multiview.pictures import Hi3DFraming, Picture, ensure_alpha, hi3d_framing
 from engine.multiview.schedules import draw_noise, edm_sigmas, normal_like
 from engine.multiview.settings import Hi3DSettings, Sampling
 
@@ -107,11 +104,7 @@ class Hi3DPipeline(Components):
             "refined": self.refiner is not None, "elevation_deg": run.elevation_deg, "aesthetic": run.aesthetic,
             "sampling": asdict(sampling),
         }  # fmt: skip
-        rgba = alpha_from_background(as_bytes(views), background_colour(settings.background))
-        images = OrbitImages(
-            uid=uid, orbit=cameras, rgba=rgba, seed=seed, renderer={"generator": record}, source="generated"
-        )
-        return Generation(images, None, record)
+        return Generation(generated(uid, cameras, views, settings.background, record), None, record)
 
 
 class _Run:
@@ -129,7 +122,7 @@ class _Run:
         on_progress: OnProgress,
     ) -> None:
         self.pipeline, self.settings, self.codec, self.sampling = pipeline, pipeline.settings, codec, sampling
-        self.picture, self.elevation_deg, self.views, self.seed = picture, elevation_deg, views, seed
+        self.picture, self.elevation_deg, self.views, self.seed = ensure_alpha(picture), elevation_deg, views, seed
         self.on_progress = on_progress
         self.steps = self.settings.steps if sampling.steps is None else sampling.steps
         self.aesthetic: float | None = None
@@ -212,16 +205,10 @@ class _Run:
             network, conditions, zeroed(conditions, DROPPED), batched=self.sampling.batched_guidance,
             dtype=self.pipeline.dtype,
         )  # fmt: skip
-
-        def report(step: Step) -> None:
-            def preview() -> UInt8[np.ndarray, "n h w 3"]:
-                return as_bytes(self.codec.decode(step.x0[0]))
-
-            self.on_progress(GenerationProgress(stage, step.index + 1, step.count, preview))
-
         return sample_euler_edm(
             guided, noise, edm_sigmas(self.steps, *self.settings.sigma_range), guidance_scale=scale.to(noise.device),
-            interval=GuidanceInterval(*self.sampling.guidance_interval), injection=injection, on_step=report,
+            interval=GuidanceInterval(*self.sampling.guidance_interval), injection=injection,
+            on_step=reporter(stage, self.codec, self.on_progress),
         )  # fmt: skip
 
     def _decoded(self, latents: Float[Tensor, "1 n c h w"]) -> Float[Tensor, "n 3 H W"]:

@@ -11,33 +11,30 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
 from typing import Any
 
-import numpy as np
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Float
 from torch import Tensor
 
 from engine.errors import TurntableError
-from engine.files.types import OrbitImages
 from engine.geometry import Orbit
 from engine.geometry.frames import to_videomv
 from engine.multiview.aware import GaussianRefinement, evenly_spaced_views
 from engine.multiview.components import Components
 from engine.multiview.ddim import ddim_timesteps, sample_ddim
-from engine.multiview.denoiser import Conditions, RefinementPlan, Step
-from engine.multiview.foreground import alpha_from_background
+from engine.multiview.denoiser import Conditions, RefinementPlan
 from engine.multiview.generation import (
     Generation,
     GenerationProgress,
     OnProgress,
-    as_bytes,
     as_tensor,
-    background_colour,
+    generated,
+    reporter,
     silent,
 )
 from engine.multiview.guidance import GuidanceInterval, Guided, refinement_steps
 from engine.multiview.networks.latents import LatentCodec
 from engine.multiview.orbits import OrbitRequest, orbit_for
-from engine.multiview.pictures import Picture, recentred
+from engine.multiview.pictures import Picture, ensure_alpha, recentred
 from engine.multiview.schedules import NoiseSchedule, cosine_zero_snr, draw_noise, linear_sd
 from engine.multiview.settings import Sampling, VideoMVSettings
 from engine.splats import Gaussians
@@ -107,34 +104,23 @@ class VideoMVPipeline(Components):
         guided = Guided(self.unet, conditional, unconditional, batched=sampling.batched_guidance, dtype=self.dtype)
         on_progress(GenerationProgress("encode", 1, 1))
         plan = self._plan(cameras, codec, sampling, seed)
-
-        def report(step: Step) -> None:
-            def preview() -> UInt8[np.ndarray, "n h w 3"]:
-                return as_bytes(codec.decode(step.x0[0]))
-
-            on_progress(GenerationProgress("denoise", step.index + 1, step.count, preview))
-
         side = settings.size_px // codec.factor
         noise = draw_noise((1, len(cameras), codec.vae.config.latent_channels, side, side), seed, self.device)
         scale = settings.guidance_scale if sampling.guidance_scale is None else sampling.guidance_scale
         latents = sample_ddim(
             guided, noise, SCHEDULES[settings.schedule](), steps=self._steps(sampling), guidance_scale=scale,
-            interval=GuidanceInterval(*sampling.guidance_interval), refinement=plan, on_step=report,
+            interval=GuidanceInterval(*sampling.guidance_interval), refinement=plan,
+            on_step=reporter("denoise", codec, on_progress),
         )  # fmt: skip
         on_progress(GenerationProgress("decode", 0, 1))
         pictures = codec.decode(latents[0])
         gaussians = self._reconstruct(pictures, cameras)
-        views = as_bytes(pictures)
-        rgba = alpha_from_background(views, background_colour(settings.background))
-        on_progress(GenerationProgress("decode", 1, 1))
         record = {
             "system": self.system, "kind": settings.kind, "prompt": prompt, "seed": seed, "steps": self._steps(sampling),
             "guidance_scale": scale, "refined_steps": sorted(plan.steps) if plan else [], "sampling": asdict(sampling),
         }  # fmt: skip
-        images = OrbitImages(
-            uid=uid, orbit=cameras, rgba=rgba, caption=prompt or "", seed=seed, renderer={"generator": record},
-            source="generated",
-        )  # fmt: skip
+        images = generated(uid, cameras, pictures, settings.background, record)
+        on_progress(GenerationProgress("decode", 1, 1))
         return Generation(images, gaussians, record)
 
     def _check_source(self, picture: Picture | None, prompt: str | None) -> None:
@@ -161,7 +147,7 @@ class VideoMVPipeline(Components):
             return {"text": text, "cameras": cameras}, {"text": negative, "cameras": cameras}
         assert picture is not None
         assert self.image_encoder is not None
-        framed = recentred(picture, settings.size_px, settings.object_share, settings.background)
+        framed = recentred(ensure_alpha(picture), settings.size_px, settings.object_share, settings.background)
         image = as_tensor(framed.rgb).to(self.device)[None]
         generator = torch.Generator().manual_seed(seed + SEED_OF_ENCODING)
         latents = codec.encode(image, generator)

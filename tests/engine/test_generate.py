@@ -60,6 +60,7 @@ def test_a_picture_becomes_an_asset(picture: Path, tmp_path: Path) -> None:
     assert report["weights"] == [{"name": "tiny", "random": True, "note": "random weights: the result is noise"}]
     assert list(report["stages"]) == ["picture", "views", "splats", "mesh", "turntable", "quality"]
     assert report["generation"]["steps"] == 2
+    assert report["picture"] == {"notes": []}
     before = {path.name: path.stat().st_mtime_ns for path in out.iterdir()}
     again = turntable("generate", "--image", picture, "--preset", "tiny", "--out", out, "--elevation-deg", 10, *QUICK)
     assert again.returncode == 0

@@ -30,13 +30,6 @@ def needs_cuda() -> None:
         pytest.skip("needs a CUDA device")
 
 
-@pytest.fixture(scope="module")
-def ball() -> Picture:
-    v, u = np.mgrid[:64, :64]
-    alpha = 255 * ((u - 32) ** 2 + (v - 32) ** 2 < 400)
-    return Picture(np.dstack([4 * u, 4 * v, 0 * u + 90, alpha]).astype(np.uint8))
-
-
 def test_views_are_those_of_a_cpu() -> None:
     pipeline = random_videomv(PRESETS["tiny"].settings["text"])
     sampling = Sampling(steps=2, refinement="off")
@@ -53,20 +46,20 @@ def test_refinement_runs_on_cuda_and_repeats_itself() -> None:
     np.testing.assert_array_equal(one.images.rgba, again.images.rgba)
 
 
-def test_offloaded_networks_give_the_same(ball: Picture) -> None:
+def test_offloaded_networks_give_the_same(picture_of_ball: Picture) -> None:
     pipeline = random_hi3d(PRESETS["tiny-hi3d"].settings["picture"])
     sampling = Sampling(steps=2)
-    on_cuda = pipeline.to("cuda")(picture=ball, sampling=sampling).images.rgba
+    on_cuda = pipeline.to("cuda")(picture=picture_of_ball, sampling=sampling).images.rgba
     pipeline.enable_model_cpu_offload("cuda")
-    offloaded = pipeline(picture=ball, sampling=sampling).images.rgba
+    offloaded = pipeline(picture=picture_of_ball, sampling=sampling).images.rgba
     np.testing.assert_array_equal(offloaded, on_cuda)
     assert {str(next(part.parameters()).device) for part in pipeline.modules.values()} >= {"cpu"}
 
 
-def test_half_precision_runs(ball: Picture) -> None:
+def test_half_precision_runs(picture_of_ball: Picture) -> None:
     for dtype in (torch.bfloat16, torch.float16):
         made = random_hi3d(PRESETS["tiny-hi3d"].settings["picture"]).to("cuda", dtype)(
-            picture=ball, sampling=Sampling(steps=2)
+            picture=picture_of_ball, sampling=Sampling(steps=2)
         )
         assert made.images.rgba.std() > 0
 
@@ -112,10 +105,10 @@ def released_hi3d() -> Hi3DPipeline:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("sampling", [Sampling(steps=2), Sampling(steps=2, batched_guidance=False, vae_chunk=1)])
-def test_hi3d_at_1024_fits_24_gb_with_offload(ball: Picture, sampling: Sampling) -> None:
+def test_hi3d_at_1024_fits_24_gb_with_offload(picture_of_ball: Picture, sampling: Sampling) -> None:
     pipeline = released_hi3d()
     pipeline.enable_model_cpu_offload("cuda")
     torch.cuda.reset_peak_memory_stats()
-    made = pipeline(picture=ball, sampling=sampling)
+    made = pipeline(picture=picture_of_ball, sampling=sampling)
     assert made.images.rgba.shape == (16, 1024, 1024, 4)
     assert torch.cuda.max_memory_reserved() < 24 * GB

@@ -22,13 +22,6 @@ def hi3d() -> Hi3DPipeline:
     return random_hi3d(PRESETS["tiny-hi3d"].settings["picture"])
 
 
-@pytest.fixture(scope="module")
-def ball() -> Picture:
-    v, u = np.mgrid[:64, :64]
-    alpha = 255 * ((u - 32) ** 2 + (v - 32) ** 2 < 400)
-    return Picture(np.dstack([4 * u, 4 * v, 0 * u + 90, alpha]).astype(np.uint8))
-
-
 class Listening(torch.nn.Module):
     """A network that passes what it is told on to another one."""
 
@@ -42,14 +35,14 @@ class Listening(torch.nn.Module):
         return self.network(latents, timestep, **conditions)
 
 
-def test_both_stages_run_and_repeat_themselves(hi3d: Hi3DPipeline, ball: Picture) -> None:
+def test_both_stages_run_and_repeat_themselves(hi3d: Hi3DPipeline, picture_of_ball: Picture) -> None:
     stages: list[str] = []
 
     def note(at: GenerationProgress) -> None:
         stages.append(at.stage)
 
-    one = hi3d(picture=ball, uid="ball", sampling=FAST, seed=1, on_progress=note)
-    again, other = (hi3d(picture=ball, sampling=FAST, seed=seed) for seed in (1, 2))
+    one = hi3d(picture=picture_of_ball, uid="ball", sampling=FAST, seed=1, on_progress=note)
+    again, other = (hi3d(picture=picture_of_ball, sampling=FAST, seed=seed) for seed in (1, 2))
     assert one.images.rgba.shape == (16, 128, 128, 4)
     assert (one.images.orbit.name, one.images.uid) == ("ring16", "ball")
     np.testing.assert_array_equal(one.images.rgba, again.images.rgba)
@@ -57,10 +50,10 @@ def test_both_stages_run_and_repeat_themselves(hi3d: Hi3DPipeline, ball: Picture
     assert list(dict.fromkeys(stages)) == ["encode", "denoise", "decode", "depth", "refine"]
 
 
-def test_what_the_stages_are_told(hi3d: Hi3DPipeline, ball: Picture) -> None:
+def test_what_the_stages_are_told(hi3d: Hi3DPipeline, picture_of_ball: Picture) -> None:
     first, second = Listening(hi3d.unet), Listening(hi3d.refiner)
     pipeline = Hi3DPipeline(hi3d.settings, hi3d.components | {"unet": first, "refiner": second})
-    made = pipeline(picture=ball, orbit=OrbitRequest(elevation_deg=20.0), sampling=FAST)
+    made = pipeline(picture=picture_of_ball, orbit=OrbitRequest(elevation_deg=20.0), sampling=FAST)
     score = torch.tensor([made.record["aesthetic"]])
     elevation, augmentation = torch.tensor([20.0]), torch.tensor([0.02])
     for told, vector, channels in (
@@ -82,24 +75,24 @@ def test_what_the_stages_are_told(hi3d: Hi3DPipeline, ball: Picture) -> None:
     assert (depth.flatten(1).amax(1) == 1).all()
 
 
-def test_without_a_refiner_the_first_stage_is_the_result(hi3d: Hi3DPipeline, ball: Picture) -> None:
+def test_without_a_refiner_the_first_stage_is_the_result(hi3d: Hi3DPipeline, picture_of_ball: Picture) -> None:
     alone = {name: part for name, part in hi3d.components.items() if name not in ("refiner", "depth")}
-    made = Hi3DPipeline(hi3d.settings, alone)(picture=ball, sampling=FAST)
+    made = Hi3DPipeline(hi3d.settings, alone)(picture=picture_of_ball, sampling=FAST)
     assert made.images.rgba.shape == (16, 64, 64, 4)
     assert made.record["refined"] is False
 
 
-def test_the_released_framing_is_another_picture(hi3d: Hi3DPipeline, ball: Picture) -> None:
-    centred = hi3d(picture=ball, sampling=FAST)
-    released = hi3d(picture=ball, sampling=Sampling(steps=2, framing="released"))
+def test_the_released_framing_is_another_picture(hi3d: Hi3DPipeline, picture_of_ball: Picture) -> None:
+    centred = hi3d(picture=picture_of_ball, sampling=FAST)
+    released = hi3d(picture=picture_of_ball, sampling=Sampling(steps=2, framing="released"))
     assert (centred.images.rgba != released.images.rgba).any()
 
 
-def test_what_it_needs_is_named(hi3d: Hi3DPipeline, ball: Picture) -> None:
+def test_what_it_needs_is_named(hi3d: Hi3DPipeline, picture_of_ball: Picture) -> None:
     for name, words in (("depth", "the refiner is told the views' depth"), ("aesthetic", "aesthetic score")):
         with pytest.raises(CheckpointError, match=f"lack {name}: .*{words}"):
             Hi3DPipeline(hi3d.settings, {n: part for n, part in hi3d.components.items() if n != name})
     with pytest.raises(TurntableError, match='with --text "a cup" also --text-to-image MODEL'):
         hi3d(prompt="a cup")
     with pytest.raises(TurntableError, match="--elevation-deg 60: these weights know elevations from -10 to 40"):
-        hi3d(picture=ball, orbit=OrbitRequest(elevation_deg=60.0))
+        hi3d(picture=picture_of_ball, orbit=OrbitRequest(elevation_deg=60.0))

@@ -29,13 +29,6 @@ def from_picture() -> VideoMVPipeline:
     return random_videomv(PRESETS["tiny"].settings["picture"])
 
 
-@pytest.fixture(scope="module")
-def ball() -> Picture:
-    v, u = np.mgrid[:64, :64]
-    alpha = 255 * ((u - 32) ** 2 + (v - 32) ** 2 < 400)
-    return Picture(np.dstack([4 * u, 4 * v, 0 * u + 90, alpha]).astype(np.uint8))
-
-
 class Listening(torch.nn.Module):
     """A network that answers zero and remembers what it was told."""
 
@@ -101,10 +94,10 @@ def test_the_suffix_is_said_once(prompt: str, suffix: str, said: str) -> None:
 
 
 def test_a_picture_is_told_in_both_branches_but_its_embedding_in_one(
-    from_picture: VideoMVPipeline, ball: Picture
+    from_picture: VideoMVPipeline, picture_of_ball: Picture
 ) -> None:
     pipeline, network = listening(from_picture)
-    pipeline(picture=ball, sampling=FAST)
+    pipeline(picture=picture_of_ball, sampling=FAST)
     told = network.told[0]
     empty = from_picture.text_encoder.encode([NEGATIVE_PROMPT, ""])
     torch.testing.assert_close(told["text"], empty, rtol=0, atol=1e-6)
@@ -114,18 +107,18 @@ def test_a_picture_is_told_in_both_branches_but_its_embedding_in_one(
 
 
 def test_another_start_turns_the_orbit_of_a_picture_but_not_what_its_network_is_told(
-    from_picture: VideoMVPipeline, ball: Picture
+    from_picture: VideoMVPipeline, picture_of_ball: Picture
 ) -> None:
     pipeline, network = listening(from_picture)
-    front = pipeline(picture=ball, sampling=FAST)
-    side = pipeline(picture=ball, orbit=OrbitRequest(start_azimuth_deg=90.0), sampling=FAST)
+    front = pipeline(picture=picture_of_ball, sampling=FAST)
+    side = pipeline(picture=picture_of_ball, orbit=OrbitRequest(start_azimuth_deg=90.0), sampling=FAST)
     assert (front.images.orbit.azimuth_deg[0], side.images.orbit.azimuth_deg[0]) == (0.0, 90.0)
     assert torch.equal(network.told[0]["cameras"], network.told[2]["cameras"])
 
 
-def test_branches_apart_give_the_batched_result(from_picture: VideoMVPipeline, ball: Picture) -> None:
-    together = from_picture(picture=ball, sampling=FAST)
-    apart = from_picture(picture=ball, sampling=replace(FAST, batched_guidance=False))
+def test_branches_apart_give_the_batched_result(from_picture: VideoMVPipeline, picture_of_ball: Picture) -> None:
+    together = from_picture(picture=picture_of_ball, sampling=FAST)
+    apart = from_picture(picture=picture_of_ball, sampling=replace(FAST, batched_guidance=False))
     difference = np.abs(together.images.rgba.astype(int) - apart.images.rgba.astype(int))
     assert difference.max() <= 1  # sums in another order
 
@@ -166,22 +159,26 @@ def test_progress_has_previews_and_cancels(text: VideoMVPipeline) -> None:
     assert (preview.shape, preview.dtype) == ((24, 32, 32, 3), np.uint8)
 
 
-def test_the_wrong_source_is_refused(text: VideoMVPipeline, from_picture: VideoMVPipeline, ball: Picture) -> None:
+def test_the_wrong_source_is_refused(
+    text: VideoMVPipeline, from_picture: VideoMVPipeline, picture_of_ball: Picture
+) -> None:
     with pytest.raises(TurntableError, match="make orbits from text: give --text SENTENCE"):
-        text(picture=ball)
+        text(picture=picture_of_ball)
     with pytest.raises(TurntableError, match="make orbits from text"):
         text(prompt="  ")
     with pytest.raises(TurntableError, match="make orbits from pictures: give --image FILE"):
         from_picture(prompt="a cup")
 
 
-def test_offloaded_networks_give_the_same(from_picture: VideoMVPipeline, ball: Picture) -> None:
+def test_offloaded_networks_give_the_same(from_picture: VideoMVPipeline, picture_of_ball: Picture) -> None:
     # The hooks of accelerate at work; on a CPU as the execution device nothing moves, but all of them are called.
-    plain = from_picture(picture=ball, sampling=FAST)
+    plain = from_picture(picture=picture_of_ball, sampling=FAST)
     from_picture.enable_model_cpu_offload("cpu")
     try:
         assert all(hasattr(part, "_hf_hook") for part in from_picture.modules.values())
-        np.testing.assert_array_equal(from_picture(picture=ball, sampling=FAST).images.rgba, plain.images.rgba)
+        np.testing.assert_array_equal(
+            from_picture(picture=picture_of_ball, sampling=FAST).images.rgba, plain.images.rgba
+        )
     finally:
         from_picture.remove_offload()
     assert not any(hasattr(part, "_hf_hook") for part in from_picture.modules.values())
