@@ -1,5 +1,10 @@
 """What the engine raises where a caller can act. The CLI prints these as one line and exits with 1."""
 
+from collections.abc import Collection
+
+SHOWN = 4
+"""How many of many names an error tells."""
+
 
 class TurntableError(Exception):
     """Base: the message names the thing, what was expected, what was found and how to fix it, in one line."""
@@ -23,3 +28,9 @@ class PictureError(FileFormatError):
 
 class MissingDependencyError(TurntableError):
     """A library or device that this step needs is not here; the message says how to get it."""
+
+
+def named(names: Collection[str]) -> str:
+    """Return some names and the number of all, for an error."""
+    shown = ", ".join(sorted(names)[:SHOWN])
+    return f"{shown} ({len(names)} in all)" if len(names) > SHOWN else shown

@@ -6,10 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
-from engine.errors import CheckpointError
-
-SHOWN = 4
-"""How many keys an error names."""
+from engine.errors import CheckpointError, named
 
 
 @dataclass(frozen=True)
@@ -20,12 +17,6 @@ class Converted:
     """The class's constructor arguments, inferred from the shapes."""
     tensors: Mapping[str, Tensor]
     """The class's state dict."""
-
-
-def named(keys: Collection[str]) -> str:
-    """Return some keys and the number of all, for an error."""
-    shown = ", ".join(sorted(keys)[:SHOWN])
-    return f"{shown} ({len(keys)} in all)" if len(keys) > SHOWN else shown
 
 
 def check_keys(what: str, found: Collection[str], expected: Collection[str]) -> None:

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from engine.checkpoints.converted import named
 from engine.checkpoints.prefixes import (
     AESTHETIC_CLIP,
     AESTHETIC_MLP,
@@ -24,7 +23,7 @@ from engine.checkpoints.prefixes import (
     STABLE_DIFFUSION_CLIP,
 )
 from engine.checkpoints.releases import RELEASES, Release
-from engine.errors import CheckpointError
+from engine.errors import CheckpointError, named
 
 
 @dataclass(frozen=True)

@@ -8,9 +8,8 @@ output_blocks.0 ...       as the input blocks, upsampling last in the list
 
 from collections.abc import Callable, Collection
 
-from engine.checkpoints.converted import named
 from engine.checkpoints.renaming import ANOTHER, count_children
-from engine.errors import CheckpointError
+from engine.errors import CheckpointError, named
 
 AROUND = {
     "conv_in": "input_blocks.0.0",

@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from engine.checkpoints.converted import check_keys, named
-from engine.errors import CheckpointError
+from engine.checkpoints.converted import check_keys
+from engine.errors import CheckpointError, named
 
 Shapes = Mapping[str, tuple[int, ...]]
 ANOTHER = "is it a checkpoint of another network?"

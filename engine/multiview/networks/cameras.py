@@ -12,8 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from engine.checkpoints.converted import named
-from engine.errors import CheckpointError
+from engine.errors import CheckpointError, named
 
 PREFIX = "camera_embedding."
 """Of its tensors in a network's state dict."""
