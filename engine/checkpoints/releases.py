@@ -128,12 +128,12 @@ _ALL = (
     ),
     Release(  # 3DTopia/LGM, readme.md, "Pretrained Weights"
         "lgm", "LGM big, before the fix of its rotations", "4 views to 65,536 Gaussians", "reconstructor",
-        ("reconstructor", "videomv-text", "videomv-image"), MIT_LGM, "LGM (Tang et al. 2024, arXiv 2402.05054)",
+        ("videomv-text", "videomv-image"), MIT_LGM, "LGM (Tang et al. 2024, arXiv 2402.05054)",
         ("ashawkey/LGM:model_fp16.safetensors",),
     ),
     Release(  # the same page in its later versions, and many repositories that use it
         "lgm-fixrot", "LGM big", "4 views to 65,536 Gaussians", "reconstructor",
-        ("reconstructor", "videomv-text", "videomv-image"), MIT_LGM, "LGM (Tang et al. 2024, arXiv 2402.05054)",
+        ("videomv-text", "videomv-image"), MIT_LGM, "LGM (Tang et al. 2024, arXiv 2402.05054)",
         ("ashawkey/LGM:model_fp16_fixrot.safetensors",),
     ),
     Release(  # the file list of either repository

@@ -3,6 +3,7 @@
 Reads indexes and hashes, loads no network: a rerun that finds everything made needs no more.
 """
 
+import functools
 import hashlib
 import json
 from collections.abc import Mapping
@@ -84,10 +85,16 @@ def weights_folder(preset: Preset, weights: str | None) -> Path:
             f"--preset {preset.name} needs --weights: a folder that `turntable convert` made of the released files, or "
             "the hub id of such a folder"
         )
-    folder = fetch(weights)
+    folder = _fetched(weights)
     if folder.is_file():
         _refuse_file(folder, preset)
     return folder
+
+
+@functools.cache
+def _fetched(weights: str) -> Path:
+    """Ask the hub once a process: downloads are checked whole, which takes a while for gigabytes."""
+    return fetch(weights)
 
 
 def _refuse_file(path: Path, preset: Preset) -> NoReturn:
