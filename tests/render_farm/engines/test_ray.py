@@ -178,7 +178,9 @@ except KeyboardInterrupt:
 
 
 def drive(folder: Path, address: str, view_s: float) -> "subprocess.Popen[bytes]":
-    return subprocess.Popen([sys.executable, "-c", DRIVER, str(folder), address, str(view_s)], cwd=ROOT)
+    command = [sys.executable, "-c", DRIVER, str(folder), address, str(view_s)]
+    with (folder / "said").open("wb") as said:
+        return subprocess.Popen(command, cwd=ROOT, stderr=said)
 
 
 @pytest.mark.parametrize("number", [2, 9])
@@ -187,7 +189,11 @@ def test_a_driver_that_ends_takes_the_children_along(tmp_path: Path, cluster: An
     driver = drive(tmp_path, cluster.address, 0.2)
     wait_until(lambda: len(records(run)) >= 2 and bool(living(started(tmp_path))))
     driver.send_signal(number)
-    assert driver.wait(60) == (130 if number == 2 else -9)
+    status = driver.wait(60)
+    # Once in many runs Ray's own check fails while a cancelled task answers (task_manager.cc) and ends the process
+    # before we do. What is asked for holds all the same: the children go, and what was sealed stays.
+    fell_over = b"You have likely discovered a bug in Ray" in (tmp_path / "said").read_bytes()
+    assert status == (130 if number == 2 else -9) or fell_over
     wait_until(lambda: not living(started(tmp_path)), 30.0)
     done = {receipt.shard for receipt in receipts(run)}
     assert done < {*all_shards(run)}
