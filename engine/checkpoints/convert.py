@@ -17,6 +17,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub import save_torch_state_dict
+from safetensors import SafetensorError
 
 from engine.checkpoints.assemble import (
     SYSTEMS,
@@ -30,18 +32,19 @@ from engine.checkpoints.assemble import (
     system_of,
 )
 from engine.checkpoints.card import Origin, SourceFile, read_origin, write_origin
-from engine.checkpoints.identify import check_fits
 from engine.checkpoints.layout import INDEX, WeightsIndex, component_class, read_index, write_index
+from engine.checkpoints.network import from_state, has_config, on_meta
 from engine.checkpoints.pieces import Sources, read_sources
-from engine.checkpoints.precision import Precision, cast, check_range, size_bytes, stored_types
-from engine.checkpoints.safetensors_file import write_tensors
+from engine.checkpoints.precision import Precision, cast, check_range, size_bytes
 from engine.checkpoints.space import check_space, explain_full
 from engine.errors import CheckpointError
 from engine.files.atomic import PARTIAL_SUFFIX, clear_partials, sync_folder
 from engine.results import locked, sha256_of
 
-WEIGHTS = "diffusion_pytorch_model.safetensors"
-"""As diffusers calls it."""
+WEIGHTS = "diffusion_pytorch_model{suffix}.safetensors"
+"""As diffusers calls it, and its parts where there are several."""
+MAX_SHARD = "2GB"
+"""Largest part: so much is in memory at a time while it is written."""
 OnProgress = Callable[[str, int, int], None]
 """Called with what is done now, how many such steps are done, and of how many."""
 RELEASED_CHOICES = Choices()
@@ -262,7 +265,7 @@ def _write(out: Path, part: Component, precision: Precision) -> dict[str, str]:
             f"{part.pieces[0].file.name}: makes no {part.class_name} ({str(error).splitlines()[0][:200]}); is it a "
             "checkpoint of another network, or of other choices than the releases'?"
         ) from error
-    except OSError as error:
+    except (OSError, SafetensorError) as error:
         if old.exists() and not place.exists():
             old.rename(place)
         raise explain_full(error, place, size_bytes(part, precision)) from error
@@ -281,21 +284,13 @@ def _synced_sha256(path: Path) -> str:
 
 def _save(part: Component, folder: Path, precision: Precision) -> None:
     """Write a component as its class's from_pretrained reads it."""
-    kind, converted = component_class(part.class_name), part.converted
-    with torch.device("meta"):  # the class's own random numbers are not wanted
-        if hasattr(kind, "from_config"):
-            network = kind.from_config(dict(converted.config))
-        else:
-            extra = () if part.extra is None else (part.extra,)
-            network = kind.from_state(dict(converted.config), cast(part, precision), *extra)
-    if not hasattr(kind, "from_config"):
-        with _no_bars():
-            network.save_pretrained(folder)
+    tensors = cast(part, precision)
+    if not has_config(part):
+        with torch.device("meta"), _no_bars():  # the class's own random numbers are not wanted
+            from_state(part, tensors).save_pretrained(folder)
         return
-    check_fits(converted.tensors, network.state_dict(), f"{part.pieces[0].file.name} as {part.class_name}")
-    network.save_config(folder)
-    with (folder / WEIGHTS).open("wb") as file:  # tensor by tensor: no more than one is in memory
-        write_tensors(file, converted.tensors, stored_types(part, precision))
+    on_meta(part, part.pieces[0].file.name).save_config(folder)
+    save_torch_state_dict(tensors, folder, filename_pattern=WEIGHTS, max_shard_size=MAX_SHARD)
 
 
 @contextmanager

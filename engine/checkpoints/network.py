@@ -4,11 +4,12 @@ network = released_network("t2v_00333000.pth")                       # TextOrbit
 lgm = released_network("t2v_00333000.pth", component="reconstructor")
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from engine.checkpoints.assemble import SYSTEMS, Choices, Component, System, assemble, system_of
 from engine.checkpoints.identify import check_fits
@@ -53,21 +54,35 @@ def released_network(
     return _built(found[name], str(path)).to(dtype).eval()
 
 
-def _built(part: Component, what: str) -> nn.Module:
-    kind, converted = component_class(part.class_name), part.converted
-    if not hasattr(kind, "from_config"):
-        extra = () if part.extra is None else (part.extra,)
-        made: nn.Module = kind.from_state(dict(converted.config), converted.tensors, *extra)
-        return made
+def on_meta(part: Component, what: str) -> Any:
+    """Return a component's network without memory, its tensors checked against it; for classes with a config.
+
+    Raises CheckpointError, as `check_fits`, if they do not fit.
+    """
     with torch.device("meta"):
-        network: Any = kind.from_config(dict(converted.config))
-    check_fits(converted.tensors, network.state_dict(), f"{what} as {part.class_name}")
-    # Buffers that are no weights were made on the meta device: a network on the CPU gives them their values.
-    network = kind.from_config(dict(converted.config)) if _has_own_buffers(network) else network
-    network.load_state_dict(dict(converted.tensors), assign=True)
+        network = component_class(part.class_name).from_config(dict(part.converted.config))
+    check_fits(part.converted.tensors, network.state_dict(), f"{what} as {part.class_name}")
     return network
 
 
-def _has_own_buffers(network: nn.Module) -> bool:
-    """Whether it keeps tensors that its state dict does not hold."""
-    return bool({name for name, _ in network.named_buffers()} - set(network.state_dict()))
+def from_state(part: Component, tensors: Mapping[str, Tensor]) -> Any:
+    """Return a component around a model of transformers, with these tensors."""
+    extra = () if part.extra is None else (part.extra,)
+    return component_class(part.class_name).from_state(dict(part.converted.config), tensors, *extra)
+
+
+def has_config(part: Component) -> bool:
+    """Whether a component's class is diffusers' or like it: built from a config alone."""
+    return hasattr(component_class(part.class_name), "from_config")
+
+
+def _built(part: Component, what: str) -> nn.Module:
+    if not has_config(part):
+        made: nn.Module = from_state(part, part.converted.tensors)
+        return made
+    network = on_meta(part, what)
+    if {name for name, _ in network.named_buffers()} - set(network.state_dict()):
+        # Buffers that are no weights have no values on the meta device: a network on the CPU gives them theirs.
+        network = type(network).from_config(dict(part.converted.config))
+    network.load_state_dict(dict(part.converted.tensors), assign=True)
+    return network

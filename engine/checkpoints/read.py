@@ -18,11 +18,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from engine.checkpoints.prefixes import HI3D_UNET
-from engine.checkpoints.safetensors_file import AGAIN, read_header
 from engine.errors import CheckpointError
 
 WRAPPERS = ("state_dict", "module", "model_state_dict", "model")
@@ -31,6 +30,7 @@ WRAPPER_PREFIXES = ("module.", "_orig_mod.", "model.")
 """What DataParallel and DeepSpeed, torch.compile and Lightning modules put before every name; sgm's HI3D_UNET is none."""
 INERT_MODULES = ("pytorch_lightning.", "lightning.", "lightning_fabric.", "omegaconf.", "deepspeed.", "argparse.")
 """Trainers leave objects of these beside the tensors. They are read as empty stand-ins: their code is not run either."""
+AGAIN = "delete it, and download or copy it again"
 RESAVE = (
     "if you trust it, resave it where its libraries are: "
     "torch.save({'state_dict': model.state_dict()}, 'weights.pth'), or safetensors.torch.save_file"
@@ -155,11 +155,15 @@ def _refuse_archive(path: Path) -> None:
 
 
 def _map_safetensors(path: Path) -> dict[str, Tensor]:
-    names = read_header(path)
-    if not names:
+    try:
+        with safe_open(path, framework="pt", device="cpu") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # it is no mapping
+    except SafetensorError as error:
+        reason = str(error).removeprefix("Error while deserializing header: ").splitlines()[0][:200]
+        raise CheckpointError(f"{path}: is cut short or damaged ({reason}); {AGAIN}") from None
+    if not tensors:
         raise CheckpointError(f"{path}: holds no tensors; {AGAIN}")
-    with safe_open(path, framework="pt", device="cpu") as file:
-        return {name: file.get_tensor(name) for name in names}
+    return tensors
 
 
 def _read_shards(index: Path) -> dict[str, Tensor]:

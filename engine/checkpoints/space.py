@@ -25,15 +25,20 @@ def check_space(folder: Path, size_bytes: int, purpose: str) -> None:
         )
 
 
-def is_full(error: OSError) -> bool:
-    """Whether this is a disk or a quota that is full."""
-    return error.errno in (errno.ENOSPC, errno.EDQUOT)
+FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
-def explain_full(error: OSError, path: Path, size_bytes: int | None) -> CheckpointError:
+def is_full(error: Exception) -> bool:
+    """Whether this is a disk or a quota that is full; safetensors says the number in words alone."""
+    return getattr(error, "errno", None) in FULL or any(f"(os error {number})" in str(error) for number in FULL)
+
+
+def explain_full(error: Exception, path: Path, size_bytes: int | None) -> CheckpointError:
     """Return the error to raise when a file system refuses to write."""
     if not is_full(error):
-        return CheckpointError(f"cannot write {path}: {error.strerror or error}; choose another folder")
+        return CheckpointError(
+            f"cannot write {path}: {getattr(error, 'strerror', None) or error}; choose another folder"
+        )
     needed = "" if size_bytes is None else f"needs {size_bytes / 1e9:.2f} GB, "
     free = shutil.disk_usage(existing(path.parent)).free
     return CheckpointError(

@@ -1,6 +1,5 @@
 """From files as they are released to a folder that the pipelines load, with nothing lost on the way."""
 
-import errno
 import json
 import shutil
 from pathlib import Path
@@ -9,6 +8,7 @@ import pytest
 import torch
 from diffusers.models.unets.unet_3d_condition import UNet3DConditionModel
 from diffusers.models.unets.unet_spatio_temporal_condition import UNetSpatioTemporalConditionModel
+from safetensors import SafetensorError
 from torch import Tensor
 
 from engine.checkpoints import convert as conversion
@@ -264,16 +264,30 @@ def test_a_full_disk_leaves_nothing(
             run([files["vae"]], out, system="videomv")
     assert not out.exists()
 
-    def full(*_arguments: object) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device")
+    def full(*_arguments: object, **_options: object) -> None:
+        raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
 
     run([files["vae"]], out, system="videomv")
     before = {path: sha256_of(path) for path in out.rglob("*") if path.is_file()}
     with monkeypatch.context() as patch:
-        patch.setattr(conversion, "write_tensors", full)
+        patch.setattr(conversion, "save_torch_state_dict", full)
         with pytest.raises(CheckpointError, match=r"disk full: cannot write .*vae: needs"):
             run([files["vae"]], out, replace=True)
     assert {path: sha256_of(path) for path in out.rglob("*") if path.is_file()} == before
+
+
+def test_large_networks_come_in_parts(
+    text: tuple[dict[str, State], dict[str, Path]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, files = text
+    run([files["vae"]], tmp_path / "whole", system="videomv")
+    monkeypatch.setattr(conversion, "MAX_SHARD", "50KB")
+    run([files["vae"]], tmp_path / "parts", system="videomv")
+    assert len(list((tmp_path / "parts" / "vae").glob("*.safetensors"))) > 2
+    whole, parts = (
+        load_component(tmp_path / name, "vae", "AutoencoderKL", torch.float32) for name in ("whole", "parts")
+    )
+    assert all(torch.equal(one, parts.state_dict()[name]) for name, one in whole.state_dict().items())
 
 
 def test_one_conversion_at_a_time(text: tuple[dict[str, State], dict[str, Path]], tmp_path: Path) -> None:

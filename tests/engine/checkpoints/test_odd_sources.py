@@ -43,10 +43,10 @@ def die(*_):
 
 where, out, *sources = sys.argv[1:]
 count = 0
-def second(*arguments):
+def second(*arguments, **named):
     global count
     count += 1
-    die() if count == int(where[-1]) else real(*arguments)
+    die() if count == int(where[-1]) else real(*arguments, **named)
 
 real = getattr(conversion, where[:-1])
 setattr(conversion, where[:-1], second)
@@ -56,7 +56,7 @@ conversion.convert([Path(source) for source in sources], Path(out), choices=SMAL
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "where", ["write_tensors1", "write_origin1", "write_tensors2", "write_origin2", "sync_folder1"]
+    "where", ["save_torch_state_dict1", "write_origin1", "save_torch_state_dict2", "write_origin2", "sync_folder1"]
 )
 def test_a_killed_conversion_is_taken_up_again(
     text: tuple[dict[str, State], dict[str, Path]], tmp_path: Path, where: str

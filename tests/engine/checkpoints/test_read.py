@@ -18,7 +18,6 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from engine.checkpoints.read import read_checkpoint
-from engine.checkpoints.safetensors_file import read_header, write_tensors
 from engine.errors import CheckpointError
 
 TENSORS = {"a.weight": torch.arange(12.0).reshape(3, 4), "a.bias": torch.ones(3, dtype=torch.float16)}
@@ -29,10 +28,6 @@ def assert_equal(found: dict[str, Tensor], expected: dict[str, Tensor] = TENSORS
     for name, tensor in expected.items():
         assert found[name].dtype == tensor.dtype
         assert torch.equal(found[name], tensor)
-
-
-def types(tensors: dict[str, Tensor], wanted: torch.dtype | None = None) -> dict[str, torch.dtype]:
-    return {name: wanted if wanted and t.is_floating_point() else t.dtype for name, t in tensors.items()}
 
 
 def raw(header: object, data: bytes = b"", length: int | None = None) -> bytes:
@@ -52,31 +47,13 @@ def test_safetensors(tmp_path: Path) -> None:
         read_checkpoint(tmp_path / "w.safetensors", prefix="b.")
 
 
-def test_what_is_written_is_what_the_library_reads(tmp_path: Path) -> None:
-    from safetensors.torch import load_file
-
-    tensors = TENSORS | {
-        "scalar": torch.tensor(3.5), "empty": torch.zeros(0, 4), "whole": torch.arange(5), "yes": torch.tensor([True]),
-        "half": torch.randn(3).bfloat16(), "turned": torch.arange(6.0).reshape(2, 3).T,
-    }  # fmt: skip
-    with (tmp_path / "w.safetensors").open("wb") as file:
-        write_tensors(file, tensors, types(tensors))
-    assert_equal(load_file(tmp_path / "w.safetensors"), tensors)
-    with (tmp_path / "w.safetensors").open("wb") as file:
-        write_tensors(file, tensors, types(tensors, torch.float16))
-    found = load_file(tmp_path / "w.safetensors")
-    assert found["whole"].dtype == torch.int64
-    assert torch.equal(found["half"], tensors["half"].half())
-    assert {entry.start % entry.dtype.itemsize for entry in read_header(tmp_path / "w.safetensors").values()} == {0}
-
-
 @pytest.mark.parametrize("share", [0.0, 0.001, 0.05, 0.5, 0.99])
 def test_a_truncated_file(tmp_path: Path, share: float) -> None:
     path = tmp_path / "w.safetensors"
     save_file({"w": torch.zeros(500), "v": torch.zeros(40)}, path)
     data = path.read_bytes()
     path.write_bytes(data[: int(share * len(data))])
-    with pytest.raises(CheckpointError, match=r"(is empty|too few|is cut short).*download.* again") as caught:
+    with pytest.raises(CheckpointError, match=r"(is empty|is cut short or damaged).*download.* again") as caught:
         read_checkpoint(path)
     assert "\n" not in str(caught.value)
 
@@ -95,22 +72,22 @@ F32 = {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        (raw(b"{not json}"), "header that is not JSON"),
-        (raw(b'{"\xff": 1}'), "header that is not JSON"),
-        (raw([1, 2]), "header that is a list, not an object"),
+        (raw(b"{not json}"), "JSON"),
+        (raw(b'{"\xff": 1}'), "header"),
+        (raw([1, 2]), "JSON"),
         (raw({}), "holds no tensors"),
-        (raw({"w": F32}, b"1234567", length=1 << 60), "is no safetensors file"),
-        (raw({"w": F32}, b"12345678", length=500), "cut short inside its header"),
-        (raw({"w": F32}, b"1234567"), "cut short: 7[0-9] bytes expected, 7[0-9] found"),
-        (raw({"w": F32}, b"123456789"), "has 1 bytes after its last tensor"),
-        (raw({"w": F32 | {"shape": [3]}}, b"12345678"), r"bad offsets: w \[3\] needs 12 bytes, its place has 8"),
-        (raw({"w": F32 | {"data_offsets": [8, 0]}}, b"12345678"), r"bad offsets: w \[2\] needs 8 bytes"),
-        (raw({"w": F32 | {"data_offsets": [8, 16]}}, b"1" * 16), "bad offsets: w leaves a hole before it"),
-        (raw({"v": F32, "w": F32}, b"12345678"), "bad offsets: w overlaps the tensor before it"),
-        (raw({"w": F32 | {"shape": [-2]}}, b"12345678"), "describes w without dtype, shape and offsets"),
-        (raw({"w": {"dtype": "F32"}}, b"12345678"), "describes w without dtype, shape and offsets"),
-        (raw({"w": None}, b"12345678"), "describes w without dtype, shape and offsets"),
-        (raw({"w": F32 | {"dtype": "Q4"}}, b"12345678"), "w has the dtype Q4, expected one of"),
+        (raw({"w": F32}, b"1234567", length=1 << 60), "header too large"),
+        (raw({"w": F32}, b"12345678", length=500), "header length"),
+        (raw({"w": F32}, b"1234567"), "not fully covered"),
+        (raw({"w": F32}, b"123456789"), "not fully covered"),
+        (raw({"w": F32 | {"shape": [3]}}, b"12345678"), "offset"),
+        (raw({"w": F32 | {"data_offsets": [8, 0]}}, b"12345678"), "offset"),
+        (raw({"w": F32 | {"data_offsets": [8, 16]}}, b"1" * 16), "offset"),
+        (raw({"v": F32, "w": F32}, b"12345678"), "offset"),
+        (raw({"w": F32 | {"shape": [-2]}}, b"12345678"), "JSON"),
+        (raw({"w": {"dtype": "F32"}}, b"12345678"), "JSON"),
+        (raw({"w": None}, b"12345678"), "JSON"),
+        (raw({"w": F32 | {"dtype": "Q4"}}, b"12345678"), "unknown variant `Q4`"),
     ],
 )
 def test_broken_headers(tmp_path: Path, content: bytes, words: str) -> None:
@@ -174,8 +151,7 @@ def test_files_are_mapped_not_read(tmp_path: Path) -> None:
     import psutil
 
     big = {"w": torch.zeros(100_000_000)}
-    with (tmp_path / "w.safetensors").open("wb") as file:
-        write_tensors(file, big, types(big))
+    save_file(big, tmp_path / "w.safetensors")
     torch.save({"state_dict": big}, tmp_path / "w.pth")
     del big
     for name in ("w.safetensors", "w.pth"):
