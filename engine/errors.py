@@ -26,6 +26,14 @@ class PictureError(FileFormatError):
     """A picture that no object can be made from."""
 
 
+class TrainingError(TurntableError):
+    """Training that cannot begin or go on: data, settings, a checkpoint of another run, memory, losses that are no numbers."""
+
+
+class EvaluationError(TurntableError):
+    """Something that cannot be measured."""
+
+
 class MissingDependencyError(TurntableError):
     """A library or device that this step needs is not here; the message says how to get it."""
 

@@ -23,8 +23,8 @@ from engine.multiview.generation import Generation, GenerationProgress
 from engine.multiview.orbits import OrbitRequest, orbit_for
 from engine.multiview.pictures import ensure_alpha, read_picture
 from engine.multiview.settings import Sampling
-from engine.multiview.weights import describe_weights, settings_asked, weights_key
-from engine.presets import Preset, Source
+from engine.multiview.weights import check_reconstructor, describe_weights, settings_asked, weights_for, weights_key
+from engine.presets import PRESETS, Preset, Source
 from engine.reconstruct import Progress, Reconstruction, ReconstructSettings, Stage, resolved_device, silent
 from engine.results import ResultFolder, open_result, sha256_of
 
@@ -110,13 +110,33 @@ def generate(
     Raises TurntableError: a picture without an object, weights of another system, views that the weights do not
     know, folder of something else, disk full, ...; nothing half-written is left as whole.
     """
-    source: Source = "picture" if asked.image is not None or settings.text_to_image else "text"
-    trained = settings_asked(preset, source, weights)  # complain before anything is written
+    source = _source(asked, preset, settings.text_to_image)  # complain before anything is written
+    weights = weights_for(preset, source, weights)
+    trained = settings_asked(preset, source, weights)
     orbit_for(settings.orbit, trained.views, trained.size_px)
+    if settings.splats == "feed-forward":
+        check_reconstructor(preset, weights)
     if asked.image is not None:
         read_picture(asked.image)
     with open_result(out) as result:
         return _Generation(asked, preset, settings, weights, redo_from, progress or silent, result, source).run()
+
+
+def _source(asked: Asked, preset: Preset, text_to_image: str | None) -> Source:
+    """What the system starts from: a sentence that is painted first is a picture to it."""
+    if not text_to_image:
+        return "text" if asked.image is None else "picture"
+    if asked.image is not None:
+        raise ValueError(
+            f"--text-to-image paints the picture for a --text, got --image {asked.image}; leave one of the two"
+        )
+    if "picture" not in preset.settings:
+        fits = [p.name for p in PRESETS.values() if "picture" in p.settings]
+        raise TurntableError(
+            f"--text-to-image needs a preset that starts from a picture, got --preset {preset.name}, which starts from "
+            f"text alone; leave --text-to-image, or take --preset {' or '.join(fits)}"
+        )
+    return "picture"
 
 
 @dataclass(frozen=True)
@@ -131,16 +151,15 @@ class _Generation:
     progress: Progress
     result: ResultFolder
     source: Source
-    """What the system starts from: a sentence that is painted first is a picture to it."""
+    """See `_source`."""
 
     def run(self) -> dict[str, Any]:
         self.result.report |= self._header()
         picture = self._stage("picture", self._picture_inputs(), self._write_picture) if self._has_picture else None
         views = self._stage("views", self._view_inputs(picture), self._write_views)
         images = read_orbit(self.result.folder / "orbit.json")
-        after = self.redo_from if self.redo_from not in ("picture", "views") else "views"
         given = self._feed_forward_splats()
-        stage: Stage | None = after  # type: ignore[assignment]  # "picture" has just been taken out
+        stage: Stage | None = "views" if self.redo_from == "picture" else self.redo_from
         return Reconstruction(
             images, self.result, self.settings.reconstruct, None, stage, self.progress, given
         ).after(views)  # fmt: skip
@@ -216,6 +235,8 @@ class _Generation:
         if made.gaussians is not None:
             write_splats(self.result.folder / FEED_FORWARD, made.gaussians.to_arrays())
             names.append(FEED_FORWARD)
+        else:  # those of other views are no splats of these
+            (self.result.folder / FEED_FORWARD).unlink(missing_ok=True)
         return names
 
     def _call(self, pipeline: "VideoMVPipeline | Hi3DPipeline") -> Generation:
@@ -238,8 +259,8 @@ class _Generation:
             return None
         if not (self.result.folder / FEED_FORWARD).is_file():
             raise TurntableError(
-                f"--splats feed-forward: the weights of {self.preset.name} hold no reconstructor; take --splats fit, or "
-                "add one to them with `turntable convert`"
+                "--splats feed-forward: expected splats of the reconstructor, found all of them transparent; take --splats "
+                "fit, or another --seed"
             )
         return FEED_FORWARD
 

@@ -7,6 +7,9 @@ from typing import Literal
 from engine.errors import TurntableError
 from engine.multiview.orbits import KnownViews
 from engine.multiview.settings import (
+    MINI_HI3D,
+    MINI_PICTURE,
+    MINI_TEXT,
     VIDEOMV_PICTURE,
     VIDEOMV_TEXT,
     Hi3DSettings,
@@ -51,12 +54,15 @@ class Preset:
     """Which of the two systems runs."""
     settings: Mapping[Source, VideoMVSettings | Hi3DSettings]
     """What it can start from, and what its weights were trained for; weights that say otherwise are believed."""
-    weights: Literal["given", "random"]
-    """given: --weights names them; random: made up from the seed 0, for tests."""
+    weights: Literal["given", "bundled", "random"]
+    """given: --weights names them; bundled: they come with Turntable; random: made up from the seed 0, for tests."""
     effort: Effort = field(default_factory=Effort)
     """Splats and mesh."""
+    bundled: Mapping[Source, str] = field(default_factory=dict)
+    """Folder of its own weights for each source, below engine/checkpoints/mini."""
 
 
+MINI_EFFORT = Effort(400, 20_000, 1, 64, 128, 10_000, 512, 48)
 TINY_VIEWS = KnownViews((24,), 39.6, 2.0, (1.5, 2.5), 15.0, (-30.0, 60.0))
 TINY_EFFORT = Effort(40, 4000, 0, 32, 32, 1000, 128, 24)
 
@@ -83,6 +89,24 @@ PRESETS: Mapping[str, Preset] = {
             "hi3d",
             {"picture": Hi3DSettings(), "text": Hi3DSettings()},
             "given",
+        ),
+        Preset(
+            "mini",
+            "VideoMV's classes, small, with weights of our own: 24 views at 128 px, on a CPU",
+            "videomv",
+            {"picture": MINI_PICTURE, "text": MINI_TEXT},
+            "bundled",
+            MINI_EFFORT,
+            {"picture": "videomv-image", "text": "videomv-text"},
+        ),
+        Preset(
+            "mini-hi3d",
+            "Hi3D's classes, small, with weights of our own: 16 views at 128 px, refined to 256, on a CPU",
+            "hi3d",
+            {"picture": MINI_HI3D},
+            "bundled",
+            MINI_EFFORT,
+            {"picture": "hi3d"},
         ),
         Preset(
             "tiny",

@@ -123,6 +123,18 @@ def resolved_device(device: str) -> str:
     return device
 
 
+def mesh_from_splats(
+    splats: Gaussians, views: OrbitImages, settings: MeshSettings, progress: Callable[[str, float], None] | None = None
+) -> MeshArrays:
+    """Return the surface, without texture, that the splats' depth shows inside the views' outlines."""
+    with torch.no_grad():
+        depth_m = render(splats, views.orbit.cameras).depth_m.numpy()
+    forgiving = replace(settings, agreement_voxels=FROM_SPLATS.agreement_voxels, free_views=FROM_SPLATS.free_views)
+    depth_m = np.where(views.rgba[..., 3] > 0, depth_m, 0)
+    alpha = views.rgba[..., 3].astype(np.float32) / 255
+    return mesh_from_depth(views.orbit, depth_m, alpha, settings=forgiving, progress=progress)
+
+
 @dataclass(frozen=True)
 class Reconstruction:
     """One run: what the stages share."""
@@ -221,23 +233,17 @@ class Reconstruction:
         return ["splats.ply"]
 
     def _make_mesh(self) -> list[str]:
-        given = self._given
-        if self._orbit_depth():
-            assert given.depth_m is not None
-            depth_m, settings = given.depth_m, self.settings.mesh
-        else:
-            with torch.no_grad():
-                depth_m = render(self._splats(), given.orbit.cameras).depth_m.numpy()
-            settings = replace(
-                self.settings.mesh, agreement_voxels=FROM_SPLATS.agreement_voxels, free_views=FROM_SPLATS.free_views
-            )
-            depth_m = np.where(given.rgba[..., 3] > 0, depth_m, 0)
+        given, settings = self._given, self.settings.mesh
 
         def report(words: str, done: float) -> None:
             self.progress("mesh", round(100 * done), 100, words)
 
-        alpha = given.rgba[..., 3].astype(np.float32) / 255
-        mesh = mesh_from_depth(given.orbit, depth_m, alpha, settings=settings, progress=report)
+        if self._orbit_depth():
+            assert given.depth_m is not None
+            alpha = given.rgba[..., 3].astype(np.float32) / 255
+            mesh = mesh_from_depth(given.orbit, given.depth_m, alpha, settings=settings, progress=report)
+        else:
+            mesh = mesh_from_splats(self._splats(), given, settings, report)
         mesh = texture_from_views(mesh, given.orbit, given.rgba, settings=settings, progress=report)
         write_mesh(self.result.folder / "mesh.glb", mesh)
         return ["mesh.glb"]

@@ -197,9 +197,10 @@ def _hi3d_unet(piece: Piece, sources: Sources, system: str, choices: Choices) ->
 
 
 def _vae(piece: Piece, sources: Sources, system: str, choices: Choices) -> Component:
-    from engine.checkpoints.keys_vae import SCALING, vae_from_release
+    from engine.checkpoints.keys_vae import vae_from_release
+    from engine.multiview.settings import SD_SCALING
 
-    scaling = (piece.config or {}).get("scaling_factor", SCALING)
+    scaling = (piece.config or {}).get("scaling_factor", SD_SCALING)
     return Component("vae", "AutoencoderKL", vae_from_release(piece.tensors, scaling=scaling), (piece,))
 
 
@@ -275,10 +276,12 @@ def missing_of(system: str, components: Mapping[str, str], unet_vector: int | No
         components: name -> class, as in its index.
         unet_vector: numbers in the vector that Hi3D's first stage is told, which tell whether it is told a score.
     """
+    from engine.multiview.networks.orbit_video import SINUSOID_WIDTH
+
     required = {"unet", "vae"} | ({"text_encoder"} if system == "videomv" else {"image_encoder"})
     if components.get("unet") == "ImageOrbitUNet":
         required.add("image_encoder")
-    if unet_vector == 3 * 256:
+    if unet_vector == 3 * SINUSOID_WIDTH:
         required.add("aesthetic")
     if "refiner" in components:
         required.add("depth")

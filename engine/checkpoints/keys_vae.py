@@ -14,9 +14,8 @@ from engine.checkpoints.converted import Converted
 from engine.checkpoints.prefixes import AUTOENCODER
 from engine.checkpoints.renaming import ANOTHER, Renaming, count_children, own_part
 from engine.errors import CheckpointError
+from engine.multiview.settings import SD_SCALING
 
-SCALING = 0.18215
-"""Latents times this have about unit variance (Rombach et al. 2022, section G)."""
 WHAT = "autoencoder"
 SIDES = ("encoder", "decoder")
 ATTENTION = {"group_norm": "norm", "to_q": "q", "to_k": "k", "to_v": "v", "to_out.0": "proj_out"}
@@ -25,7 +24,7 @@ OLD_ATTENTION = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "p
 
 
 def vae_from_release(
-    tensors: Mapping[str, Tensor], *, prefix: str = AUTOENCODER, scaling: float = SCALING
+    tensors: Mapping[str, Tensor], *, prefix: str = AUTOENCODER, scaling: float = SD_SCALING
 ) -> Converted:
     """Convert an autoencoder to diffusers' AutoencoderKL's names.
 

@@ -5,11 +5,13 @@
     unet/config.json            as diffusers' and transformers' save_pretrained write them
     unet/diffusion_pytorch_model.safetensors ...
 
+A component may lie beside the folder instead ("folders": {"vae": "../vae"}), so that pipelines share it.
 Classes are looked up in CLASSES alone, so that a downloaded folder cannot name code to import.
 """
 
 import importlib
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -49,6 +51,8 @@ class WeightsIndex:
     """Component's name, which is its folder's, -> a name of CLASSES."""
     settings: Mapping[str, Any] = field(default_factory=dict)
     """What the weights were trained for: the system's settings dataclass as JSON; empty for the released ones."""
+    folders: Mapping[str, str] = field(default_factory=dict)
+    """Component -> ../NAME, for those that lie beside the folder because others use them too."""
 
 
 def read_index(folder: Path) -> WeightsIndex:
@@ -69,7 +73,11 @@ def read_index(folder: Path) -> WeightsIndex:
     unknown = sorted(set(content.get("components", {}).values()) - set(CLASSES))
     if unknown:
         raise CheckpointError(f"{path}: names the class {unknown[0]}, expected one of {', '.join(sorted(CLASSES))}")
-    return WeightsIndex(content["system"], content["components"], content.get("settings", {}))
+    folders = content.get("folders", {})
+    for name, place in folders.items():
+        if not re.fullmatch(r"\.\./[\w-]+", place):  # a downloaded index must not reach anywhere else
+            raise CheckpointError(f'{path}: has {name} in the folder "{place}", expected ../ and a name')
+    return WeightsIndex(content["system"], content["components"], content.get("settings", {}), folders)
 
 
 def write_index(folder: Path, index: WeightsIndex) -> None:
@@ -77,6 +85,8 @@ def write_index(folder: Path, index: WeightsIndex) -> None:
     content = {
         "format": FORMAT, "system": index.system, "settings": dict(index.settings), "components": dict(index.components)
     }  # fmt: skip
+    if index.folders:
+        content["folders"] = dict(index.folders)
     write_bytes(folder / INDEX, (json.dumps(content, indent=1) + "\n").encode())
 
 
@@ -85,12 +95,16 @@ def component_class(name: str) -> Any:
     return getattr(importlib.import_module(CLASSES[name]), name)
 
 
-def load_component(folder: Path, name: str, class_name: str, dtype: torch.dtype) -> Any:
-    """Load one component. Raises CheckpointError if its folder is not there or does not load."""
-    place = folder / name
+def component_folder(folder: Path, index: WeightsIndex, name: str) -> Path:
+    """Return where a component lies."""
+    return folder / index.folders.get(name, name)
+
+
+def load_component(place: Path, class_name: str, dtype: torch.dtype) -> Any:
+    """Load one component from its folder. Raises CheckpointError if that is not there or does not load."""
     if not place.is_dir():
         raise CheckpointError(
-            f"{folder}: its index names {name}, but the folder {place} is not there; download it again"
+            f"{place.parent}: its index names {place.name}, but the folder {place} is not there; download it again"
         )
     kind = component_class(class_name)
     try:

@@ -13,6 +13,7 @@ from engine.command_line import Answer, Talk, Unset
 
 if TYPE_CHECKING:
     from engine.generate import GenerateSettings
+    from engine.multiview.settings import Sampling
     from engine.presets import Effort
     from engine.reconstruct import ReconstructSettings
 
@@ -49,12 +50,29 @@ class Denoising:
     """Steps between two 3D-aware refinements."""
     cameras: Literal["consistent", "released"] = "consistent"
     """What the reconstructor is told; released repeats VideoMV's additional flip of the camera axes."""
-    framing: Literal["recentred", "released"] = "recentred"
-    """Hi3D: the object in the middle of the frame, or the picture as it is, as the release does."""
+    framing: Literal["recentred", "kept", "released"] = "recentred"
+    """The object in the middle of the frame; the picture's own frame (kept), for a render by a camera of the orbit that
+    is asked for; or for Hi3D the picture as it is, as the release does."""
     separate_branches: bool = False
     """Run guidance's two branches one after the other: half the memory, slower."""
     vae_chunk: int = 8
     """Pictures that the VAE works on at once; 1 needs the least memory."""
+
+    def sampling(self) -> "Sampling":
+        """Return the same as the pipelines take it. Raises ValueError for a setting out of its range."""
+        from engine.multiview.settings import Sampling
+
+        return Sampling(
+            steps=self.steps,
+            guidance_scale=self.guidance_scale,
+            guidance_interval=self.guidance_interval,
+            batched_guidance=not self.separate_branches,
+            refinement=self.refinement,
+            refine_every=self.refine_every,
+            cameras=self.cameras,
+            framing=self.framing,
+            vae_chunk=self.vae_chunk,
+        )
 
 
 @dataclass(frozen=True)
@@ -132,24 +150,13 @@ class Generate:
     def _settings(self, effort: "Effort") -> "GenerateSettings":
         from engine.generate import GenerateSettings
         from engine.multiview.orbits import OrbitRequest
-        from engine.multiview.settings import Sampling
 
-        orbit, how = self.orbit, self.denoising
+        orbit = self.orbit
         return GenerateSettings(
             orbit=OrbitRequest(
                 orbit.views, orbit.elevation_deg, orbit.distance_m, orbit.start_azimuth_deg, orbit.beyond_training
             ),
-            sampling=Sampling(
-                steps=how.steps,
-                guidance_scale=how.guidance_scale,
-                guidance_interval=how.guidance_interval,
-                batched_guidance=not how.separate_branches,
-                refinement=how.refinement,
-                refine_every=how.refine_every,
-                cameras=how.cameras,
-                framing=how.framing,
-                vae_chunk=how.vae_chunk,
-            ),
+            sampling=self.denoising.sampling(),
             seed=self.seed,
             dtype=self.dtype,
             offload=self.offload,

@@ -47,7 +47,10 @@ def look_at(
 
 def check_poses(poses: Float[np.ndarray, "*n 4 4"]) -> None:
     """Raise ValueError, naming the first bad one, unless all are rigid: orthonormal, right-handed, finite."""
-    for index, pose in enumerate(np.asarray(poses).reshape(-1, 4, 4)):
+    poses = np.asarray(poses).reshape(-1, 4, 4)
+    if _all_rigid(poses):
+        return
+    for index, pose in enumerate(poses):
         rotation = pose[:3, :3]
         problem = None
         if not np.isfinite(pose).all():
@@ -60,6 +63,14 @@ def check_poses(poses: Float[np.ndarray, "*n 4 4"]) -> None:
             problem = "mirrors (determinant -1): convert it with engine.geometry.frames, do not flip one axis"
         if problem:
             raise ValueError(f"T_world_camera[{index}] {problem}")
+
+
+def _all_rigid(poses: Float[np.ndarray, "n 4 4"]) -> bool:
+    """All at once: an orbit is checked often, and pose by pose that takes as long as decoding its pictures."""
+    rotations = poses[:, :3, :3]
+    error = np.abs(rotations @ rotations.swapaxes(1, 2) - np.eye(3))
+    near = np.isfinite(poses).all() and (np.abs(poses[:, 3] - [0, 0, 0, 1]) <= POSE_TOLERANCE).all()
+    return bool(near and (error <= POSE_TOLERANCE).all() and (np.linalg.det(rotations) > 0).all())
 
 
 @dataclass(frozen=True)

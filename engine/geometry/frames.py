@@ -3,6 +3,9 @@
 Poses in and out are 4x4 (or as the other side keeps them); `to_X` takes ours, `from_X` gives ours.
 """
 
+from collections.abc import Sequence
+from dataclasses import replace
+
 import numpy as np
 from jaxtyping import Float
 
@@ -136,23 +139,17 @@ def from_lgm_input_poses(
     return from_lgm(to_lgm(first) @ invert_pose(poses[0]) @ poses)
 
 
-def lgm_rays(
-    poses: Float[np.ndarray, "n 4 4"], fov_deg: float, width: int, height: int
-) -> Float[np.ndarray, "n 6 height width"]:
+def lgm_rays(poses: Float[np.ndarray, "n 4 4"], cameras: Sequence[Camera]) -> Float[np.ndarray, "n 6 h w"]:
     """Ray images that LGM's network is given beside the pictures (section 3.2): moment o x d, then unit direction d.
 
-    Both are in LGM's +Y-up world, channels first. A moment turns with the world as a direction does.
+    Both are in LGM's +Y-up world, channels first: rays of cameras of ours that stand there.
 
     Args:
-        poses: from `lgm_input_poses`.
-        fov_deg: vertical field of view.
-        width: pixels.
-        height: pixels.
+        poses: from `lgm_input_poses`, at any scale.
+        cameras: one for each pose, all of one size; their own poses do not matter.
     """
-    cameras = [Camera.from_fov(pose, fov_deg, width, height) for pose in from_lgm(poses)]
-    rays = np.stack([pluecker_rays(camera) for camera in cameras])  # [n, h, w, 6]
-    turned = points_to_gltf(rays.reshape(len(poses), height, width, 2, 3))
-    return np.moveaxis(turned.reshape(rays.shape), -1, 1)
+    there = [replace(c, T_world_camera=pose @ FLIP_YZ) for c, pose in zip(cameras, poses, strict=True)]
+    return np.stack([np.moveaxis(pluecker_rays(camera), -1, 0) for camera in there])
 
 
 def lgm_rasterizer_matrices(

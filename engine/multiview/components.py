@@ -10,7 +10,7 @@ from typing import Any, ClassVar, NoReturn, TypeVar
 import torch
 from torch import nn
 
-from engine.checkpoints.layout import WeightsIndex, load_component, read_index, write_index
+from engine.checkpoints.layout import WeightsIndex, component_folder, load_component, read_index, write_index
 from engine.errors import CheckpointError, MissingDependencyError
 from engine.multiview.weights import settings_of
 
@@ -70,7 +70,8 @@ class Components:
         if index.system != cls.system:
             raise CheckpointError(f"{folder}: holds weights of {index.system}, expected {cls.system}")
         components = {
-            name: load_component(folder, name, class_name, dtype) for name, class_name in index.components.items()
+            name: load_component(component_folder(folder, index, name), class_name, dtype)
+            for name, class_name in index.components.items()
         }
         return cls(settings_of(index, folder), components).to(device)
 

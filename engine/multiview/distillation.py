@@ -23,7 +23,7 @@ from engine.multiview.aware import Codec, view_over_grey
 from engine.multiview.guidance import Guided, Scale, combine
 from engine.multiview.schedules import NoiseSchedule, normal_like
 from engine.splats.gaussians import Gaussians
-from engine.splats.growth import densify, prune
+from engine.splats.growth import Growth, GrowthSettings
 from engine.splats.parameters import LearningRates, TrainedGaussians
 from engine.splats.rendering import Backend
 
@@ -36,11 +36,9 @@ FROM_A_HAZE = LearningRates(means=2e-3, log_scales=1e-2, quaternions=1e-2, opaci
 
 
 @dataclass(frozen=True)
-class DistillationSettings:
-    """How a distillation runs."""
+class DistillationSettings(GrowthSettings):
+    """How a distillation runs; every step is one with all views."""
 
-    iterations: int = 1000
-    """Optimiser steps, each with all views."""
     guidance_scale: Scale = 50.0
     """Classifier-free guidance of the prior; distillation wants more than sampling (MVDream takes 50)."""
     weighting: Weighting = "sigma2"
@@ -53,16 +51,6 @@ class DistillationSettings:
     """Grey level behind the Gaussians, sRGB; the one that the prior was trained on."""
     chunk: int | None = None
     """Views rendered and encoded with gradients at a time; None: all. Less saves memory and renders everything twice."""
-    grow_every: int = 100
-    """Steps between two rounds of pruning and growth; 0: never."""
-    grow_until: float = 0.6
-    """Share of the iterations after which the number of Gaussians stays."""
-    grow_share: float = 0.08
-    """Largest share of the Gaussians that one round may add."""
-    max_gaussians: int = 60_000
-    """Growth stops here."""
-    prune_opacity: float = 0.02
-    """Gaussians fainter than this are removed, 0 to 1."""
     learning_rates: LearningRates = field(default_factory=lambda: FROM_A_HAZE)
     """Step sizes at the start."""
     backend: Backend = "auto"
@@ -167,15 +155,13 @@ def distill(
         raise ValueError("cameras must hold at least one camera")
     settings = settings or DistillationSettings()
     trained = TrainedGaussians.of(start, settings.learning_rates)
-    growth = _Growth(settings, len(trained), generator.initial_seed())
+    growth = Growth(trained, settings, np.random.default_rng(generator.initial_seed()))
     for step in range(settings.iterations):
         done = step / settings.iterations
         trained.decay(done)
         time = _draw_time(schedule, settings, done, generator)
         distance = _pull_towards_prior(trained, prior, codec, schedule, cameras, settings, time, generator)
-        growth.note(trained)
-        trained.step()
-        growth.act(trained, step)
+        growth.step(step)
         if progress:
             progress(DistillationProgress(step + 1, settings.iterations, time, distance, len(trained)))
     return trained.gaussians.detach()
@@ -220,29 +206,6 @@ def _latents(
 ) -> Float[Tensor, "n c h w"]:
     pictures = [view_over_grey(gaussians, camera, settings.background, settings.backend) for camera in cameras]
     return codec.encode(2 * torch.stack(pictures).to(gaussians.means) - 1, None)
-
-
-class _Growth:
-    """Prunes and densifies every so often, as the fit does."""
-
-    def __init__(self, settings: DistillationSettings, count: int, seed: int) -> None:
-        self._settings, self._generator = settings, np.random.default_rng(seed)
-        self._pull = torch.zeros(count)
-
-    def note(self, trained: TrainedGaussians) -> None:
-        """Add up how hard the score pulls each Gaussian."""
-        self._pull = self._pull.to(trained.leaves[0]) + trained.pull()
-
-    def act(self, trained: TrainedGaussians, step: int) -> None:
-        """After a step: prune and grow if it is time."""
-        settings = self._settings
-        if not settings.grow_every or (step + 1) % settings.grow_every:
-            return
-        if step < settings.grow_until * settings.iterations:
-            keep = prune(trained, settings.prune_opacity)
-            room = min(settings.max_gaussians - len(trained), int(settings.grow_share * len(trained)))
-            densify(trained, self._pull[keep], room, self._generator)
-        self._pull = torch.zeros(len(trained))
 
 
 def ball_of_gaussians(count: int, generator: torch.Generator, *, radius_m: float = 0.4, grey: float = 0.5) -> Gaussians:

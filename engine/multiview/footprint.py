@@ -44,7 +44,7 @@ def footprint(network: nn.Module, call: Callable[[], Any]) -> Footprint:
     parts = [*network.parameters(), *network.buffers()]
     if any(part.device.type != "meta" for part in parts):
         raise ValueError("footprint wants a network on the meta device: build it under torch.device('meta')")
-    living, attention = _Living(), _FusedAttention()
+    living, attention = Living(), _FusedAttention()
     counter = FlopCounterMode(display=False)
     with ExitStack() as stack:
         stack.enter_context(torch.no_grad())
@@ -59,7 +59,7 @@ def footprint(network: nn.Module, call: Callable[[], Any]) -> Footprint:
     )
 
 
-class _Living(TorchDispatchMode):
+class Living(TorchDispatchMode):
     """Adds up the storages that operators make, until they are freed."""
 
     def __init__(self) -> None:

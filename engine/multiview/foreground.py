@@ -14,6 +14,8 @@ import numpy as np
 from jaxtyping import Bool, Float, Int, UInt8
 from scipy import ndimage
 
+from engine.files import composite, to_bytes
+
 EDGE_PX = 3.0
 """Width of an edge, from background to full colour: antialiasing and a decoder's blur."""
 SMOOTHING_PX = 0.8
@@ -55,9 +57,13 @@ class _Contrast:
 
 def compose(rgba: UInt8[np.ndarray, "*n h w 4"], background: tuple[int, int, int]) -> UInt8[np.ndarray, "*n h w 3"]:
     """Lay straight-alpha images over one sRGB colour (0 to 255), blending sRGB values as both papers' loaders do."""
-    alpha = rgba[..., 3:].astype(np.float32) / 255
-    blended = rgba[..., :3] * alpha + np.asarray(background, np.float32) * (1 - alpha)
-    return np.rint(blended).astype(np.uint8)
+    behind = np.broadcast_to(np.divide(background, 255.0), (*rgba.shape[-3:-1], 3))
+    return to_bytes(composite(rgba, behind))
+
+
+def grey_colour(level: float) -> tuple[int, int, int]:
+    """Return a grey level, 0 to 1, as an sRGB colour of bytes."""
+    return (round(255 * level),) * 3
 
 
 def alpha_from_background(

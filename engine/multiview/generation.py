@@ -12,7 +12,7 @@ from torch import Tensor
 from engine.files.types import OrbitImages
 from engine.geometry import Orbit
 from engine.multiview.denoiser import OnStep, Step
-from engine.multiview.foreground import alpha_from_background
+from engine.multiview.foreground import alpha_from_background, grey_colour
 from engine.multiview.networks.latents import LatentCodec
 from engine.splats import Gaussians
 
@@ -42,7 +42,7 @@ class Generation:
     images: OrbitImages
     """The orbit with its views: RGBA, the background taken away."""
     gaussians: Gaussians | None
-    """Splats of the feed-forward reconstructor from the finished views; None without a reconstructor."""
+    """Splats of the feed-forward reconstructor from the finished views; None without one, or if none of them shows."""
     record: Mapping[str, Any]
     """What made it, for the report: prompt, seed, steps, guidance, steps of 3D-aware refinement, cameras."""
 
@@ -67,16 +67,11 @@ def generated(
     uid: str, orbit: Orbit, pictures: Float[Tensor, "n 3 h w"], background: float, record: Mapping[str, Any]
 ) -> OrbitImages:
     """Return an orbit of views in [-1, 1], the grey background taken away; the record says what made them."""
-    rgba = alpha_from_background(as_bytes(pictures), background_colour(background))
+    rgba = alpha_from_background(as_bytes(pictures), grey_colour(background))
     return OrbitImages(
         uid=uid, orbit=orbit, rgba=rgba, caption=record.get("prompt") or "", seed=record["seed"],
         renderer={"generator": dict(record)}, source="generated",
     )  # fmt: skip
-
-
-def background_colour(level: float) -> tuple[int, int, int]:
-    """Return a grey level, 0 to 1, as an sRGB colour of bytes."""
-    return (round(255 * level),) * 3
 
 
 def as_bytes(images: Float[Tensor, "n 3 h w"]) -> UInt8[np.ndarray, "n h w 3"]:

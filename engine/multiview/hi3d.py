@@ -12,12 +12,11 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.nn import functional
 
 from engine.errors import TurntableError
 from engine.multiview.components import Components
 from engine.multiview.denoiser import Conditions
-from engine.multiview.edm import LowResolutionInjection, sample_euler_edm
+from engine.multiview.edm import LowResolutionInjection
 from engine.multiview.generation import (
     Generation,
     GenerationProgress,
@@ -27,18 +26,22 @@ from engine.multiview.generation import (
     reporter,
     silent,
 )
-from engine.multiview.guidance import GuidanceInterval, Guided, linear_scale, zeroed
+from engine.multiview.guidance import GuidanceInterval
+from engine.multiview.hi3d_conditions import (
+    first_stage_conditions,
+    low_quality_views,
+    sample_stage,
+    second_stage_conditions,
+)
 from engine.multiview.networks.latents import LatentCodec
-from engine.multiview.networks.orbit_video import conditioning_vector
+from engine.multiview.networks.orbit_video import SINUSOID_WIDTH
 from engine.multiview.orbits import OrbitRequest, orbit_for
 from engine.multiview.pictures import Hi3DFraming, Picture, ensure_alpha, hi3d_framing
-from engine.multiview.schedules import draw_noise, edm_sigmas, normal_like
+from engine.multiview.schedules import draw_noise, normal_like
 from engine.multiview.settings import Hi3DSettings, Sampling
 
 SEED_OF_CONDITION, SEED_OF_REFINER, SEED_OF_ENCODING = 1, 2, 3
 """Added to the seed, so that no two draws are the same numbers."""
-DROPPED = ("tokens", "concatenated")
-"""What the unconditional branch does not see; the vector is told in both (as the release)."""
 
 
 class Hi3DPipeline(Components):
@@ -55,9 +58,9 @@ class Hi3DPipeline(Components):
         super().__init__(settings, components)
         self.unet = self.components["unet"]
         self.refiner = self.components.get("refiner")
-        if self.refiner is not None and "depth" not in self.components:
+        if self.refiner is not None and settings.refiner_depth and "depth" not in self.components:
             self._lacks("depth", "the refiner is told the views' depth")
-        self._scored = self.unet.config.projection_class_embeddings_input_dim == 3 * 256
+        self._scored = self.unet.config.projection_class_embeddings_input_dim == 3 * SINUSOID_WIDTH
         if self._scored and "aesthetic" not in self.components:
             self._lacks("aesthetic", "this first stage is told the picture's aesthetic score")
 
@@ -92,16 +95,17 @@ class Hi3DPipeline(Components):
             )
         settings, sampling = self.settings, sampling or Sampling()
         request = orbit or OrbitRequest()
-        size_px = settings.size_px if self.refiner is None else settings.refined_px
+        refined = self.refiner is not None and sampling.second_stage
+        size_px = settings.refined_px if refined else settings.size_px
         cameras = orbit_for(request, settings.views, size_px)
         codec = LatentCodec(self.components["vae"], settings.latent_scaling, sampling.vae_chunk, self.device)
         run = _Run(self, picture, float(cameras.elevation_deg[0]), len(cameras), codec, sampling, seed, on_progress)
         views = run.first_stage()
-        if self.refiner is not None:
+        if refined:
             views = run.second_stage(views)
         record = {
             "system": self.system, "seed": seed, "steps": run.steps, "guidance": settings.guidance,
-            "refined": self.refiner is not None, "elevation_deg": run.elevation_deg, "aesthetic": run.aesthetic,
+            "refined": refined, "elevation_deg": run.elevation_deg, "aesthetic": run.aesthetic,
             "sampling": asdict(sampling),
         }  # fmt: skip
         return Generation(generated(uid, cameras, views, settings.background, record), None, record)
@@ -122,7 +126,8 @@ class _Run:
         on_progress: OnProgress,
     ) -> None:
         self.pipeline, self.settings, self.codec, self.sampling = pipeline, pipeline.settings, codec, sampling
-        self.picture, self.elevation_deg, self.views, self.seed = ensure_alpha(picture), elevation_deg, views, seed
+        self.picture = picture if sampling.framing == "kept" else ensure_alpha(picture)
+        self.elevation_deg, self.views, self.seed = elevation_deg, views, seed
         self.on_progress = on_progress
         self.steps = self.settings.steps if sampling.steps is None else sampling.steps
         self.aesthetic: float | None = None
@@ -132,43 +137,37 @@ class _Run:
         self.on_progress(GenerationProgress("encode", 0, 1))
         image = self._framed(self.settings.size_px, "released_stage1")
         generator = torch.Generator().manual_seed(self.seed + SEED_OF_CONDITION)
-        noisy = image + self.settings.noise_augmentation * normal_like(image, generator)
-        latents = self.codec.encode(noisy, scaled=False)
-        score = self._score(image)
-        conditions = {
-            "tokens": self.pipeline.components["image_encoder"].encode(image).to(image),
-            "concatenated": latents[:, None].expand(-1, self.views, -1, -1, -1),
-            "vector": self._vector(score),
-        }
+        conditions = first_stage_conditions(
+            image, normal_like(image, generator), self._augmentation(), views=self.views,
+            elevation_deg=self._elevation(), aesthetic=self._score(image), codec=self.codec,
+        )  # fmt: skip
+        conditions["tokens"] = self._tokens(image)
         self.on_progress(GenerationProgress("encode", 1, 1))
-        noise = self._noise(latents, self.seed)
-        made = self._sample(self.pipeline.unet, conditions, noise, self._guidance(self.settings.guidance), "denoise")
+        noise = self._noise(conditions["concatenated"], self.seed)
+        made = self._sample(self.pipeline.unet, conditions, noise, self.settings.guidance, "denoise")
         return self._decoded(made)
 
     def second_stage(self, views: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n 3 H W"]:
         """Return the views refined (section 4.3; the mixing of low-resolution latents is the release's)."""
-        size = self.settings.refined_px
-        image = self._framed(size, "released_stage2")
-        enlarged = functional.interpolate(views.clamp(-1, 1).to(image), (size, size), mode="bilinear")  # as the release
-        low = torch.cat([image, enlarged[1:]]).clamp(-1, 1)
+        image = self._framed(self.settings.refined_px, "released_stage2")
+        low = low_quality_views(views[None], image)
         generator = torch.Generator().manual_seed(self.seed + SEED_OF_ENCODING)
-        noisy = low + self.settings.noise_augmentation * normal_like(low, generator)
+        noise = normal_like(low, generator)
         self.on_progress(GenerationProgress("depth", 0, 1))
-        latents = self.codec.encode(noisy, scaled=False)[None]
-        depth = self.pipeline.components["depth"].hi3d_channels(noisy, latents.shape[-2:]).to(latents)[None]
+        conditions = second_stage_conditions(
+            low, noise, self._augmentation(), elevation_deg=self._elevation(), codec=self.codec,
+            depth=self.pipeline.components["depth"] if self.settings.refiner_depth else None,
+        )  # fmt: skip
         self.on_progress(GenerationProgress("depth", 1, 1))
-        conditions = {
-            "tokens": self.pipeline.components["image_encoder"].encode(image).to(image),
-            "concatenated": torch.cat([depth, latents], 2),
-            "vector": self._vector(None),
-        }
-        injection = LowResolutionInjection(self.codec.encode(low, generator)[None])
-        noise = self._noise(latents[:, 0], self.seed + SEED_OF_REFINER)
-        scale = self._guidance(self.settings.refined_guidance)
-        return self._decoded(self._sample(self.pipeline.refiner, conditions, noise, scale, "refine", injection))
+        conditions["tokens"] = self._tokens(image)
+        injection = LowResolutionInjection(self.codec.encode(low, generator))
+        start = self._noise(injection.latents, self.seed + SEED_OF_REFINER)
+        guidance = self.settings.refined_guidance
+        return self._decoded(self._sample(self.pipeline.refiner, conditions, start, guidance, "refine", injection))
 
     def _framed(self, size: int, as_released: Hi3DFraming) -> Float[Tensor, "1 3 h w"]:
-        framing: Hi3DFraming = as_released if self.sampling.framing == "released" else "recentred"
+        asked = self.sampling.framing
+        framing: Hi3DFraming = as_released if asked == "released" else asked
         return as_tensor(hi3d_framing(self.picture, size, framing).rgb).to(self.pipeline.device)[None]
 
     def _score(self, image: Float[Tensor, "1 3 h w"]) -> Float[Tensor, " 1"] | None:
@@ -178,37 +177,35 @@ class _Run:
         self.aesthetic = round(float(score), 4)
         return score
 
-    def _vector(self, score: Float[Tensor, " 1"] | None) -> Float[Tensor, "1 a"]:
-        device = self.pipeline.device
-        elevation = torch.tensor([self.elevation_deg], device=device)
-        augmentation = torch.tensor([self.settings.noise_augmentation], device=device)
-        return conditioning_vector(elevation, augmentation, score)
+    def _tokens(self, image: Float[Tensor, "1 3 h w"]) -> Float[Tensor, "1 t d"]:
+        return self.pipeline.components["image_encoder"].encode(image).to(image)
 
-    def _noise(self, like: Float[Tensor, "1 c h w"], seed: int) -> Float[Tensor, "1 n c h w"]:
-        return draw_noise((1, self.views, *like.shape[1:]), seed, self.pipeline.device)
+    def _elevation(self) -> Float[Tensor, " 1"]:
+        return torch.tensor([self.elevation_deg], device=self.pipeline.device)
 
-    def _guidance(self, first_and_last: tuple[float, float]) -> Float[Tensor, " n"]:
-        first, last = first_and_last
-        asked = self.sampling.guidance_scale
-        return linear_scale(first, last if asked is None else asked, self.views)
+    def _augmentation(self) -> Float[Tensor, " 1"]:
+        return torch.tensor([self.settings.noise_augmentation], device=self.pipeline.device)
+
+    def _noise(self, like: Float[Tensor, "1 n k h w"], seed: int) -> Float[Tensor, "1 n c h w"]:
+        """Unit normal noise for all views, of the latents' size."""
+        channels = self.codec.vae.config.latent_channels
+        return draw_noise((1, self.views, channels, *like.shape[3:]), seed, self.pipeline.device)
 
     def _sample(
         self,
         network: Any,
         conditions: Conditions,
         noise: Float[Tensor, "1 n c h w"],
-        scale: Float[Tensor, " n"],
+        guidance: tuple[float, float],
         stage: str,
         injection: LowResolutionInjection | None = None,
     ) -> Float[Tensor, "1 n c h w"]:
-        guided = Guided(
-            network, conditions, zeroed(conditions, DROPPED), batched=self.sampling.batched_guidance,
-            dtype=self.pipeline.dtype,
-        )  # fmt: skip
-        return sample_euler_edm(
-            guided, noise, edm_sigmas(self.steps, *self.settings.sigma_range), guidance_scale=scale.to(noise.device),
-            interval=GuidanceInterval(*self.sampling.guidance_interval), injection=injection,
-            on_step=reporter(stage, self.codec, self.on_progress),
+        asked = self.sampling.guidance_scale
+        return sample_stage(
+            network, conditions, noise, steps=self.steps, sigma_range=self.settings.sigma_range,
+            guidance=(guidance[0], guidance[1] if asked is None else asked),
+            interval=GuidanceInterval(*self.sampling.guidance_interval), batched=self.sampling.batched_guidance,
+            dtype=self.pipeline.dtype, injection=injection, on_step=reporter(stage, self.codec, self.on_progress),
         )  # fmt: skip
 
     def _decoded(self, latents: Float[Tensor, "1 n c h w"]) -> Float[Tensor, "n 3 H W"]:

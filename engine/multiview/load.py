@@ -31,7 +31,7 @@ def load_pipeline(preset: Preset, source: Source, weights: str | None, *, dtype:
     Raises TurntableError, as `weights.settings_asked` and the pipelines' from_pretrained.
     """
     settings = settings_asked(preset, source, weights)
-    if preset.weights == "given":
+    if preset.weights != "random":
         return PIPELINES[preset.system].from_pretrained(weights_folder(preset, weights), dtype=dtype, device=device)
     log.warning("%s: random weights, the result is noise", preset.name)
     made = random_videomv(settings) if isinstance(settings, VideoMVSettings) else random_hi3d(settings)

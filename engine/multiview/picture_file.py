@@ -106,7 +106,7 @@ def _learn_heic() -> None:
     if "HEIF" in Image.OPEN:
         return
     try:
-        import pillow_heif  # type: ignore[import-not-found,unused-ignore]
+        import pillow_heif
     except ImportError:
         return
     pillow_heif.register_heif_opener()

@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Float, UInt8
 
 from engine.errors import PictureError
-from engine.multiview.foreground import compose
+from engine.multiview.foreground import compose, grey_colour
 from engine.multiview.matting import BORDER_SHARE, cut_by_colour, cut_by_rembg, fit_background
 from engine.multiview.picture_file import MAX_SIDE_PX, MIN_SIDE_PX, decode_file
 from engine.multiview.resampling import bilinear, resample
@@ -39,9 +39,9 @@ HI3D_SHARE = 0.77
 """Object's longest visible side over the frame's side in ring16: the median over 682 real objects is 0.766 (half of
 them lie between 0.70 and 0.83); a flat object of longest side 1 at 1.5 m in a field of view of 49.13 degrees fills
 1 / (2 * 1.5 * tan(49.13 / 2)) = 0.73, and what is nearer than its centre looks larger. In ring24 it is 0.71."""
-Hi3DFraming = Literal["recentred", "released_stage1", "released_stage2"]
-"""recentred: square, object in the middle; released_stage1: cover the square and crop its middle; released_stage2:
-squash to the square. The last two as published, without a look at where the object is."""
+Hi3DFraming = Literal["recentred", "kept", "released_stage1", "released_stage2"]
+"""recentred: square, object in the middle; kept: its own frame, see `kept`; released_stage1: cover the square and
+crop its middle; released_stage2: squash to the square. The last two as published, without a look at where the object is."""
 
 
 @dataclass(frozen=True)
@@ -182,7 +182,7 @@ class Framed:
 
 def over_grey(rgba: UInt8[np.ndarray, "h w 4"], level: float) -> UInt8[np.ndarray, "h w 3"]:
     """Lay a picture over a grey level, 0 to 1."""
-    return compose(rgba, (round(255 * level),) * 3)
+    return compose(rgba, grey_colour(level))
 
 
 def recentred(
@@ -218,6 +218,27 @@ def recentred(
     return Framed(rgba, over_grey(rgba, background), background, placement)
 
 
+def kept(picture: Picture, size: int, background: float = WHITE) -> Framed:
+    """Put the whole picture in the middle of a square canvas, its longer side as long as the canvas.
+
+    For a picture whose camera is known, such as a stored view: wherever its object is, there it stays.
+
+    Args:
+        picture: its own alpha is believed.
+        size: width and height of the canvas, pixels.
+        background: grey level behind the object, sRGB, 0 to 1.
+    """
+    width, height = picture.width, picture.height
+    longer = max(width, height)
+    left, top = (width - longer) / 2, (height - longer) / 2
+    rgba = picture.rgba
+    if (width, height) != (size, size):  # resampling would round colours under alpha once more
+        rgba = resample(rgba, (left, top, left + longer, top + longer), width=size, height=size)
+    scale = size / longer
+    placement = Placement((width, height), (size, size), (scale, scale), (-left * scale, -top * scale))
+    return Framed(rgba, over_grey(rgba, background), background, placement)
+
+
 def _outline(profile: UInt8[np.ndarray, " n"]) -> tuple[float, float]:
     """First and last place that is covered; a pixel that is covered in part counts in part."""
     seen = np.flatnonzero(profile >= VISIBLE)
@@ -244,6 +265,8 @@ def hi3d_framing(picture: Picture, size: int, framing: Hi3DFraming = "recentred"
     """
     if framing == "recentred":
         return recentred(picture, size, HI3D_SHARE, WHITE)
+    if framing == "kept":
+        return kept(picture, size)
     width, height = size, size
     if framing == "released_stage1":
         cover = max(size / picture.height, size / picture.width)

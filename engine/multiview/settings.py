@@ -1,12 +1,14 @@
 """What weights were made for (saved beside them) and how a user samples. Plain data: no torch here."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from engine.multiview.orbits import KnownViews
 
 NEGATIVE_PROMPT = "Distorted, discontinuous, Ugly, blurry, low resolution, disfigured, disconnected limbs, Ugly faces, incomplete arms"
 """What VideoMV's release guides away from; also what text was replaced by in its training (not the empty text)."""
+SD_SCALING = 0.18215
+"""Brings Stable Diffusion's latents to about unit variance (Rombach et al. 2022, appendix G)."""
 GREY_128 = 128 / 255
 """VideoMV's text training images stand before this grey."""
 
@@ -23,7 +25,7 @@ class VideoMVSettings:
     """Side of the views in pixels."""
     schedule: Literal["linear_sd", "cosine_zero_snr"] = "linear_sd"
     """Noise schedule; the first comes with eps prediction, the second with v."""
-    latent_scaling: float = 0.18215
+    latent_scaling: float = SD_SCALING
     """Factor on the VAE's latents."""
     background: float = GREY_128
     """Grey level behind the object in the training images, sRGB, 0 to 1."""
@@ -39,8 +41,6 @@ class VideoMVSettings:
     """Longest side of the object in the given picture after recentring, as a share of the canvas."""
     refinement_background: float = 0.5
     """Grey level behind the splats in 3D-aware sampling (text release 0.5, picture release 0.7)."""
-    reconstructor_views: int = 4
-    """Views that the feed-forward reconstructor is given, evenly spaced."""
 
 
 VIDEOMV_TEXT = VideoMVSettings(
@@ -59,6 +59,21 @@ VIDEOMV_PICTURE = VideoMVSettings(
 """I2VGen-XL fine-tuned. The release renders splats over grey 0.7, its data and paper over white: white here."""
 
 
+MINI_TEXT = VideoMVSettings(
+    views=KnownViews((24,), 39.6, 2.0, (2.0, 2.0), 15.0, (5.0, 30.0)),
+    size_px=128,
+    schedule="cosine_zero_snr",
+    background=1.0,
+    steps=20,
+    guidance_scale=3.0,
+    prompt_suffix="",
+    refinement_background=1.0,
+)
+"""Our own small weights from text. White and v, unlike the release: they begin as a copy of those from pictures."""
+MINI_PICTURE = replace(MINI_TEXT, kind="picture", guidance_scale=1.0, object_share=0.71)
+"""Our own small weights from pictures; 0.71: the object's median share of the frame in ring24."""
+
+
 @dataclass(frozen=True)
 class Hi3DSettings:
     """What Hi3D weights were trained for; the defaults are the release's."""
@@ -71,7 +86,7 @@ class Hi3DSettings:
     """Side of the first stage's views in pixels."""
     refined_px: int = 1024
     """Side of the second stage's views in pixels."""
-    latent_scaling: float = 0.18215
+    latent_scaling: float = SD_SCALING
     """Factor on the VAE's latents where they are denoised; the condition's are not scaled."""
     background: float = 1.0
     """Grey level behind the object, sRGB, 0 to 1."""
@@ -85,8 +100,12 @@ class Hi3DSettings:
     """Standard deviation of the noise on the condition's pixels ([-1, 1])."""
     sigma_range: tuple[float, float] = (0.002, 700.0)
     """Smallest and largest noise level of the EDM schedule."""
+    refiner_depth: bool = True
+    """Second stage: told the views' depth; False: zeros in its place, as its weights were trained (the paper's Table 3)."""
 
 
+MINI_HI3D = Hi3DSettings(size_px=128, refined_px=256, guidance=(1.0, 1.0), refined_guidance=(1.0, 1.0), steps=12)
+"""Our own small weights: they guess too little for guidance to help."""
 RefinementChoice = Literal["off", "both", "conditional"]
 
 
@@ -111,8 +130,11 @@ class Sampling:
     """Share of the steps before the first refinement."""
     cameras: Literal["consistent", "released"] = "consistent"
     """Cameras that the reconstructor is told; released repeats the release's additional flip of the camera axes."""
-    framing: Literal["recentred", "released"] = "recentred"
-    """Hi3D: the object in the middle of the frame as in training, or the picture as it is, as the release does."""
+    framing: Literal["recentred", "kept", "released"] = "recentred"
+    """The object in the middle of the frame; the picture's own frame, for one taken by a camera of the orbit that is asked
+    for; or Hi3D's released way, which does not care."""
+    second_stage: bool = True
+    """Hi3D: refine the views to the higher resolution where the weights hold a refiner."""
     vae_chunk: int = 8
     """Pictures that the VAE works on at once."""
 

@@ -17,9 +17,9 @@ from torch import Tensor
 
 from engine.errors import TurntableError
 from engine.geometry import Orbit
-from engine.geometry.frames import to_videomv
 from engine.multiview.aware import GaussianRefinement, evenly_spaced_views
 from engine.multiview.components import Components
+from engine.multiview.conditions import cameras_told, picture_told, text_told, unconditional
 from engine.multiview.ddim import ddim_timesteps, sample_ddim
 from engine.multiview.denoiser import Conditions, RefinementPlan
 from engine.multiview.generation import (
@@ -34,14 +34,13 @@ from engine.multiview.generation import (
 from engine.multiview.guidance import GuidanceInterval, Guided, refinement_steps
 from engine.multiview.networks.latents import LatentCodec
 from engine.multiview.orbits import OrbitRequest, orbit_for
-from engine.multiview.pictures import Picture, ensure_alpha, recentred
+from engine.multiview.pictures import Framed, Picture, ensure_alpha, kept, recentred
 from engine.multiview.schedules import NoiseSchedule, cosine_zero_snr, draw_noise, linear_sd
 from engine.multiview.settings import Sampling, VideoMVSettings
 from engine.splats import Gaussians
-from engine.splats.reconstructor import Reconstructor
+from engine.splats.reconstructor import Reconstructor, without_transparent
 
 SCHEDULES: Mapping[str, Callable[[], NoiseSchedule]] = {"linear_sd": linear_sd, "cosine_zero_snr": cosine_zero_snr}
-DIFFUSION_TIMES = 1000
 SEED_OF_ENCODING, SEED_OF_REFINEMENT = 1, 2
 """Added to the seed, so that no two draws are the same numbers."""
 
@@ -64,6 +63,7 @@ class VideoMVPipeline(Components):
         self.image_encoder = self.components.get("image_encoder")
         network = self.components.get("reconstructor")
         self.reconstructor = None if network is None else Reconstructor(network)
+        self.schedule = SCHEDULES[settings.schedule]()
 
     @torch.no_grad()
     def __call__(
@@ -94,21 +94,20 @@ class VideoMVPipeline(Components):
         self._check_source(picture, prompt)
         request = orbit or OrbitRequest()
         cameras = orbit_for(request, settings.views, settings.size_px)
-        # A picture is always the view at azimuth 0 to its network: another start only says where that is in the world.
-        told = replace(request, start_azimuth_deg=0.0) if settings.kind == "picture" else request
         on_progress(GenerationProgress("encode", 0, 1))
         codec = LatentCodec(self.components["vae"], settings.latent_scaling, sampling.vae_chunk, self.device)
-        conditional, unconditional = self._conditions(
-            picture, prompt, orbit_for(told, settings.views, settings.size_px), codec, seed
-        )
-        guided = Guided(self.unet, conditional, unconditional, batched=sampling.batched_guidance, dtype=self.dtype)
+        # The network is told the orbit from azimuth 0 on: made anew, another start changes no bit of its pictures.
+        from_front = replace(request, start_azimuth_deg=0.0) if settings.kind == "picture" else request
+        orbit_told = orbit_for(from_front, settings.views, settings.size_px)
+        told, told_nothing = self._conditions(self._framed(picture, sampling), prompt, orbit_told, codec, seed)
+        guided = Guided(self.unet, told, told_nothing, batched=sampling.batched_guidance, dtype=self.dtype)
         on_progress(GenerationProgress("encode", 1, 1))
         plan = self._plan(cameras, codec, sampling, seed)
         side = settings.size_px // codec.factor
         noise = draw_noise((1, len(cameras), codec.vae.config.latent_channels, side, side), seed, self.device)
         scale = settings.guidance_scale if sampling.guidance_scale is None else sampling.guidance_scale
         latents = sample_ddim(
-            guided, noise, SCHEDULES[settings.schedule](), steps=self._steps(sampling), guidance_scale=scale,
+            guided, noise, self.schedule, steps=self._steps(sampling), guidance_scale=scale,
             interval=GuidanceInterval(*sampling.guidance_interval), refinement=plan,
             on_step=reporter("denoise", codec, on_progress),
         )  # fmt: skip
@@ -132,31 +131,33 @@ class VideoMVPipeline(Components):
     def _steps(self, sampling: Sampling) -> int:
         return self.settings.steps if sampling.steps is None else sampling.steps
 
-    def _conditions(
-        self, picture: Picture | None, prompt: str | None, orbit: Orbit, codec: LatentCodec, seed: int
-    ) -> tuple[Conditions, Conditions]:
-        """What the network is told with and without guidance; cameras and the picture's latents are told in both.
+    def _framed(self, picture: Picture | None, sampling: Sampling) -> Framed | None:
+        settings = self.settings
+        if settings.kind == "text" or picture is None:
+            return None
+        if sampling.framing == "kept":
+            return kept(picture, settings.size_px, settings.background)
+        return recentred(ensure_alpha(picture), settings.size_px, settings.object_share, settings.background)
 
-        The unconditional branch has the negative prompt's tokens and no image embedding, as the release.
-        """
+    def _conditions(
+        self, framed: Framed | None, prompt: str | None, orbit: Orbit, codec: LatentCodec, seed: int
+    ) -> tuple[Conditions, Conditions]:
+        """What the network is told with and without guidance; cameras and the picture's latents are told in both."""
         settings = self.settings
         said = with_suffix(prompt or "", settings.prompt_suffix) if settings.kind == "text" else settings.prompt_suffix
         text, negative = self.text_encoder.encode([said, settings.negative_prompt])[:, None].to(self.device)
-        cameras = torch.from_numpy(to_videomv(orbit.T_world_camera)).to(self.device, torch.float32)[None]
+        cameras = cameras_told([orbit], settings.kind, self.device)
         if settings.kind == "text":
-            return {"text": text, "cameras": cameras}, {"text": negative, "cameras": cameras}
-        assert picture is not None
+            conditions = text_told(text, cameras)
+            return conditions, unconditional(conditions, negative)
+        assert framed is not None
         assert self.image_encoder is not None
-        framed = recentred(ensure_alpha(picture), settings.size_px, settings.object_share, settings.background)
         image = as_tensor(framed.rgb).to(self.device)[None]
         generator = torch.Generator().manual_seed(seed + SEED_OF_ENCODING)
         latents = codec.encode(image, generator)
         embedding = self.image_encoder.encode(image).to(self.device)
-        seen = {"image_latents": latents, "cameras": cameras}
-        return (
-            {"text": text, "image_embedding": embedding, **seen},
-            {"text": negative, "image_embedding": torch.zeros_like(embedding), **seen},
-        )
+        conditions = picture_told(text, embedding, latents, cameras)
+        return conditions, unconditional(conditions, negative)
 
     def _plan(self, orbit: Orbit, codec: LatentCodec, sampling: Sampling, seed: int) -> RefinementPlan | None:
         if sampling.refinement == "off" or self.reconstructor is None:
@@ -169,7 +170,7 @@ class VideoMVPipeline(Components):
             background=self.settings.refinement_background,
             camera_rule=sampling.cameras,
         )
-        count = len(ddim_timesteps(DIFFUSION_TIMES, self._steps(sampling)))
+        count = len(ddim_timesteps(self.schedule.count, self._steps(sampling)))
         steps = refinement_steps(count, sampling.refine_first, sampling.refine_every)
         return RefinementPlan(refinement, steps, sampling.refinement)
 
@@ -178,7 +179,8 @@ class VideoMVPipeline(Components):
             return None
         chosen = evenly_spaced_views(len(orbit), self.reconstructor.views)
         images = ((pictures[chosen] + 1) / 2).clamp(0, 1)
-        return self.reconstructor(images, [orbit.camera(i) for i in chosen]).to("cpu")
+        shown = without_transparent(self.reconstructor(images, [orbit.camera(i) for i in chosen]))
+        return shown.to("cpu") if len(shown) else None
 
 
 def with_suffix(prompt: str, suffix: str) -> str:

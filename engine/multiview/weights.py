@@ -9,8 +9,9 @@ import json
 from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar
+from typing import Any, NoReturn
 
+from engine import checkpoints
 from engine.checkpoints.hub import fetch
 from engine.checkpoints.layout import INDEX, WeightsIndex, read_index
 from engine.errors import CheckpointError, TurntableError
@@ -24,7 +25,10 @@ KINDS: Mapping[str, type[VideoMVSettings] | type[Hi3DSettings]] = {"videomv": Vi
 WEIGHT_SUFFIXES = {".safetensors", ".bin", ".pt", ".pth", ".ckpt"}
 ENDS = 2**20
 """Bytes at either end of a file that tell it from others: the header of safetensors is among them."""
-T = TypeVar("T")
+MINI = Path(checkpoints.__file__).parent / "mini"
+"""The small weights that come with Turntable."""
+RETIRED = {"reconstructor_views"}
+"""Settings that folders of earlier versions name and that mean nothing any more."""
 
 
 def settings_of(index: WeightsIndex, folder: Path) -> Settings:
@@ -34,9 +38,10 @@ def settings_of(index: WeightsIndex, folder: Path) -> Settings:
     return _made(KINDS[index.system], index.settings, folder)
 
 
-def _made(kind: type[T], values: Mapping[str, Any], folder: Path) -> T:
+def _made(kind: type[Any], values: Mapping[str, Any], folder: Path) -> Any:
     """Make a settings dataclass of JSON; lists become tuples, and `views` the orbits that the weights know."""
-    known = {field.name for field in fields(kind)}  # type: ignore[arg-type]  # only dataclasses come here
+    known = {field.name for field in fields(kind)}
+    values = {name: value for name, value in values.items() if name not in RETIRED}
     if not set(values) <= known:
         unknown = sorted(set(values) - known)[0]
         raise CheckpointError(
@@ -46,6 +51,23 @@ def _made(kind: type[T], values: Mapping[str, Any], folder: Path) -> T:
     if isinstance(plain.get("views"), Mapping):
         plain["views"] = _made(KnownViews, plain["views"], folder)
     return kind(**plain)
+
+
+def weights_for(preset: Preset, source: Source, weights: str | None) -> str | None:
+    """Return the weights that a preset runs with: those given, else its own. The functions below take these.
+
+    Raises TurntableError: a source that the preset does not take, or its own weights are not installed.
+    """
+    settings_for(preset, source)
+    if weights is not None or preset.weights != "bundled":
+        return weights
+    folder = MINI / preset.bundled[source]
+    if not (folder / INDEX).is_file():
+        raise TurntableError(
+            f"--preset {preset.name}: its weights are not in {folder}; install Turntable again, train them with "
+            "`make train-mini`, or give others with --weights"
+        )
+    return str(folder)
 
 
 def settings_asked(preset: Preset, source: Source, weights: str | None) -> Settings:
@@ -58,7 +80,7 @@ def settings_asked(preset: Preset, source: Source, weights: str | None) -> Setti
     settings = settings_for(preset, source)
     if preset.weights == "random":
         if weights is not None:
-            others = [p.name for p in PRESETS.values() if p.system == preset.system and p.weights == "given"]
+            others = [p.name for p in PRESETS.values() if p.system == preset.system and p.weights != "random"]
             raise TurntableError(
                 f"--preset {preset.name} has random weights: leave --weights, or take {' or '.join(others)}"
             )
@@ -66,16 +88,37 @@ def settings_asked(preset: Preset, source: Source, weights: str | None) -> Setti
     folder = weights_folder(preset, weights)
     index = read_index(folder)
     trained = settings_of(index, folder)
-    kind = trained.kind if isinstance(trained, VideoMVSettings) else "picture"
+    kind: Source = trained.kind if isinstance(trained, VideoMVSettings) else "picture"
     if index.system != preset.system or kind != source:
         fits = [
-            p.name for p in PRESETS.values() if p.system == index.system and kind in p.settings and p.weights == "given"
+            p.name
+            for p in PRESETS.values()
+            if p.system == index.system and kind in p.settings and p.weights != "random"
         ]
         raise CheckpointError(
             f"{folder}: holds weights of {index.system} that start from a {kind}, which --preset {preset.name} cannot "
             f"use from a {source}; take --preset {' or '.join(fits)}"
         )
     return trained
+
+
+def check_reconstructor(preset: Preset, weights: str | None) -> None:
+    """Raise TurntableError unless a preset's weights hold a reconstructor, which makes splats of views in one go."""
+    if preset.system != "videomv":
+        fits = [p.name for p in PRESETS.values() if p.system == "videomv"]
+        raise TurntableError(
+            f"--splats feed-forward needs a reconstructor, got --preset {preset.name}, which has none; take --splats fit, "
+            f"or --preset {' or '.join(fits)}"
+        )
+    if preset.weights == "random":
+        return
+    folder = weights_folder(preset, weights)
+    held = read_index(folder).components
+    if "reconstructor" not in held:
+        raise CheckpointError(
+            f"{folder}: --splats feed-forward needs a reconstructor, found {', '.join(held)} alone; take --splats fit, or "
+            "add one to the folder with `turntable convert`"
+        )
 
 
 def weights_folder(preset: Preset, weights: str | None) -> Path:
@@ -139,8 +182,12 @@ def describe_weights(preset: Preset, weights: str | None) -> tuple[list[dict[str
 
 
 def _files(folder: Path) -> list[Path]:
+    shared = [folder / place for place in read_index(folder).folders.values()] if (folder / INDEX).is_file() else []
     return sorted(
-        path for path in folder.rglob("*") if path.is_file() and (path.suffix in WEIGHT_SUFFIXES or path.name == INDEX)
+        path
+        for place in (folder, *shared)
+        for path in place.rglob("*")
+        if path.is_file() and (path.suffix in WEIGHT_SUFFIXES or path.name == INDEX)
     )
 
 

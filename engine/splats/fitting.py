@@ -14,7 +14,7 @@ from torch import Tensor
 
 from engine.files.types import OrbitImages
 from engine.splats.gaussians import Gaussians
-from engine.splats.growth import densify, prune
+from engine.splats.growth import Growth, GrowthSettings
 from engine.splats.initialise import gaussians_on, surface_from_depth, surface_from_silhouettes
 from engine.splats.losses import ssim
 from engine.splats.parameters import LearningRates, TrainedGaussians
@@ -25,7 +25,7 @@ MARGIN_PX = 8
 
 
 @dataclass(frozen=True)
-class FitSettings:
+class FitSettings(GrowthSettings):
     """How a fit runs. The defaults suit 256 px views of one object on a CPU."""
 
     iterations: int = 800
@@ -36,20 +36,10 @@ class FitSettings:
     """Distance between the first Gaussians where depth is known, metres; the object's longest side is 1."""
     hull_cells: int = 96
     """Grid cells a side of the visual hull, the start where no depth is known."""
-    max_gaussians: int = 60_000
-    """Growth stops here."""
     ssim_weight: float = 0.2
     """Share of 1 - SSIM in the picture loss; the rest is L1 (3DGS equation 7)."""
     alpha_weight: float = 0.1
     """Weight of the L1 between rendered and true alpha."""
-    grow_until: float = 0.6
-    """Share of the iterations after which nothing is split, cloned or pruned any more."""
-    grow_every: int = 100
-    """Steps between two rounds of pruning and growth."""
-    grow_share: float = 0.08
-    """Largest share of the Gaussians that one round may add."""
-    prune_opacity: float = 0.02
-    """Gaussians fainter than this are removed, 0 to 1."""
     learning_rates: LearningRates = field(default_factory=LearningRates)
     """Step sizes at the start."""
     seed: int = 0
@@ -96,7 +86,7 @@ def fit(
     trained = TrainedGaussians.of((start or first_guess(images, settings)).to(device), settings.learning_rates)
     truth = torch.from_numpy(images.rgba).to(device)
     windows = [object_window(view[..., 3]) for view in images.rgba]
-    pull = torch.zeros(len(trained), device=device)
+    growth = Growth(trained, settings, generator)
     order: list[int] = []
     for step in range(settings.iterations):
         order = order or generator.permutation(len(truth)).tolist()
@@ -106,17 +96,7 @@ def fit(
         colour, alpha = render_colour(trained.gaussians, images.orbit.camera(view), backend=backend)
         loss = picture_loss(colour, alpha, truth[view], background, windows[view], settings)
         loss.backward()
-        pull += trained.pull()
-        trained.step()
-        if (
-            settings.grow_every
-            and (step + 1) % settings.grow_every == 0
-            and step < settings.grow_until * settings.iterations
-        ):
-            keep = prune(trained, settings.prune_opacity)
-            room = min(settings.max_gaussians - len(trained), int(settings.grow_share * len(trained)))
-            densify(trained, pull[keep], room, generator)
-            pull = torch.zeros(len(trained), device=device)
+        growth.step(step)
         if progress:
             progress(FitProgress(step + 1, settings.iterations, float(loss.detach()), len(trained)))
     return trained.gaussians.detach().to("cpu")

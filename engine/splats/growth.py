@@ -1,5 +1,7 @@
 """Where Gaussians are missing or useless: densification and pruning (3DGS section 5.2), with a bound on their number."""
 
+from dataclasses import dataclass
+
 import numpy as np
 import torch
 from jaxtyping import Bool, Float
@@ -12,6 +14,52 @@ SPLIT_SHRINK = 1.6
 """A split halves a Gaussian into two of its size over this (3DGS section 5.2)."""
 PULLED = 1.5
 """Only Gaussians pulled this many times harder than the mean are split or cloned."""
+
+
+@dataclass(frozen=True)
+class GrowthSettings:
+    """What every optimisation of Gaussians settles: how long it runs, and how their number changes on the way."""
+
+    iterations: int = 1000
+    """Optimiser steps."""
+    grow_every: int = 100
+    """Steps between two rounds of pruning and growth; 0: never."""
+    grow_until: float = 0.6
+    """Share of the iterations after which nothing is split, cloned or pruned any more."""
+    grow_share: float = 0.08
+    """Largest share of the Gaussians that one round may add."""
+    max_gaussians: int = 60_000
+    """Growth stops here."""
+    prune_opacity: float = 0.02
+    """Gaussians fainter than this are removed, 0 to 1."""
+
+
+class Growth:
+    """Takes the optimiser's steps; every so often it prunes, and grows where the error has pulled since."""
+
+    def __init__(self, trained: TrainedGaussians, settings: GrowthSettings, generator: np.random.Generator) -> None:
+        """Watch Gaussians that are being trained.
+
+        Args:
+            trained: changed in place.
+            settings: when and how much.
+            generator: places the halves of splits; may be the one that draws other things too.
+        """
+        self._trained, self._settings, self._generator = trained, settings, generator
+        self._pull = trained.leaves[0].new_zeros(len(trained))
+
+    def step(self, index: int) -> None:
+        """After a backward pass: take Adam's step of this index, from 0, then prune and grow if it is time."""
+        trained, settings = self._trained, self._settings
+        self._pull += trained.pull()
+        trained.step()
+        if not settings.grow_every or (index + 1) % settings.grow_every:
+            return
+        if index < settings.grow_until * settings.iterations:
+            keep = prune(trained, settings.prune_opacity)
+            room = min(settings.max_gaussians - len(trained), int(settings.grow_share * len(trained)))
+            densify(trained, self._pull[keep], room, self._generator)
+            self._pull = trained.leaves[0].new_zeros(len(trained))
 
 
 def prune(trained: TrainedGaussians, opacity: float) -> Bool[Tensor, " n"]:

@@ -80,8 +80,15 @@ def render_colour(
     gaussians: Gaussians, camera: Camera, *, backend: Backend = "auto"
 ) -> tuple[Float[Tensor, "3 h w"], Float[Tensor, "h w"]]:
     """Render one view's colour over black and its alpha, without depth and normals: what a fit's loop needs."""
-    features, alpha = _rasterize(gaussians, [camera], backend, geometry=False)
-    return features[0], alpha[0]
+    colour, alpha = render_colours(gaussians, [camera], backend=backend)
+    return colour[0], alpha[0]
+
+
+def render_colours(
+    gaussians: Gaussians, cameras: Sequence[Camera], *, backend: Backend = "auto"
+) -> tuple[Float[Tensor, "c 3 h w"], Float[Tensor, "c h w"]]:
+    """Render several views of one size, likewise: what training a reconstructor needs."""
+    return _rasterize(gaussians, cameras, backend, geometry=False)
 
 
 def _rasterize(

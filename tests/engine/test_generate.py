@@ -5,12 +5,14 @@ import os
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from engine.checkpoints.layout import read_index, write_index
 from engine.cli import main
 from engine.files import read_mesh, read_orbit, read_splats, read_video
 from engine.multiview.random_weights import random_videomv
@@ -115,7 +117,7 @@ BAD: list[tuple[list[str], str, int]] = [
     (["--text", "a", "--image", "PICTURE", "--preset", "tiny"], "give exactly one of --image FILE", 2),
     (["--text", "a", "--preset", "nice"], "--preset nice: there is none of that name; take one of videomv-text", 1),
     (["--text", "a", "--preset", "videomv-image"],
-     "--preset videomv-image takes --image, got --text; presets that take --text: videomv-text, hi3d, tiny", 1),
+     "--preset videomv-image takes --image, got --text; presets that take --text: videomv-text, hi3d, mini, tiny", 1),
     (["--image", "PICTURE", "--preset", "hi3d"], "--preset hi3d needs --weights: a folder that `turntable convert`", 1),
     (["--image", "PICTURE", "--preset", "hi3d", "--weights", "WEIGHTS"],
      "holds weights of videomv that start from a text, which --preset hi3d cannot use from a picture; take --preset "
@@ -131,6 +133,17 @@ BAD: list[tuple[list[str], str, int]] = [
     (["--image", "EMPTY", "--preset", "tiny"], "shows nothing but its background; expected one object", 1),
     (["--text", "a", "--preset", "tiny", "--steps", "0"], "--steps must lie between 1 and 1000, got 0", 2),
     (["--text", "a", "--preset", "hi3d", "--weights", "WEIGHTS"], "cannot use from a text", 1),
+    (["--image", "PICTURE", "--text-to-image", "MODEL", "--preset", "tiny"],
+     "--text-to-image paints the picture for a --text, got --image", 2),
+    (["--text", "a", "--text-to-image", "MODEL", "--preset", "videomv-text", "--weights", "WEIGHTS"],
+     "--text-to-image needs a preset that starts from a picture, got --preset videomv-text, which starts from text alone; "
+     "leave --text-to-image, or take --preset videomv-image or hi3d or mini or mini-hi3d or tiny or tiny-hi3d", 1),
+    (["--image", "PICTURE", "--preset", "tiny-hi3d", "--splats", "feed-forward"],
+     "--splats feed-forward needs a reconstructor, got --preset tiny-hi3d, which has none; take --splats fit, or --preset "
+     "videomv-text or videomv-image or mini or tiny", 1),
+    (["--text", "a", "--preset", "videomv-text", "--weights", "WITHOUT", "--splats", "feed-forward"],
+     "without: --splats feed-forward needs a reconstructor, found text_encoder, unet, vae alone; take --splats fit, or add "
+     "one to the folder with `turntable convert`", 1),
 ]  # fmt: skip
 
 
@@ -139,13 +152,18 @@ def test_bad_requests_end_in_one_line_and_leave_nothing(
     arguments: list[str], words: str, status: int, picture: Path, weights: Path, tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
-    empty = tmp_path / "empty.png"
+    empty, without = tmp_path / "empty.png", tmp_path / "without"
     Image.new("RGB", (100, 100), "white").save(empty)
+    index = read_index(weights)
+    without.mkdir()
+    components = {name: kind for name, kind in index.components.items() if name != "reconstructor"}
+    write_index(without, replace(index, components=components))
     names = {
         "PICTURE": picture,
         "WEIGHTS": weights,
         "FILE": next((weights / "unet").glob("*.safetensors")),
         "EMPTY": empty,
+        "WITHOUT": without,
     }
     given = [str(names.get(word, word)) for word in arguments]
     out = tmp_path / "out"

@@ -41,7 +41,7 @@ class AestheticScorer(ModelMixin, ConfigMixin):
     _keep_in_fp32_modules: ClassVar[list[str]] = ["mlp"]
     """Hi3D embeds 100 x score as an angle, which half precision would turn by a radian."""
 
-    @register_to_config  # type: ignore[untyped-decorator]  # diffusers is not followed
+    @register_to_config
     def __init__(self, vision: dict[str, Any] | None = None, widths: Sequence[int] = (1024, 128, 64, 16)) -> None:
         """Build it: CLIPVisionConfig's arguments (None: ViT-L/14), and the predictor's widths but for the final one."""
         super().__init__()

@@ -42,6 +42,7 @@ class CameraConditioned:
     """
 
     camera_embedding: CameraEmbedding
+    config: Any  # diffusers', by the network's class
 
     def embed_views(
         self, embedding: Float[Tensor, "b e"], cameras: Float[Tensor, "b n camera"] | None, views: int
@@ -50,7 +51,7 @@ class CameraConditioned:
         repeated = embedding.repeat_interleave(views, dim=0)
         if cameras is None:
             return repeated
-        expected = (embedding.shape[0], views, self.config.camera_dim)  # type: ignore[attr-defined]
+        expected = (embedding.shape[0], views, self.config.camera_dim)
         if tuple(cameras.shape) != expected:
             raise ValueError(
                 f"cameras must have shape {expected} (objects, views, 4x4 camera to world flattened row by row), "
@@ -71,6 +72,7 @@ class CameraConditioned:
         asked_for_info = kwargs.pop("output_loading_info", False)
         where = pretrained_model_name_or_path
         try:
+            # mypy looks in object, the mixin's own base; at run time the network's class comes next.
             network, info = super().from_pretrained(where, output_loading_info=True, **kwargs)  # type: ignore[misc]
         except (RuntimeError, ValueError) as error:  # diffusers' words for tensors of other shapes
             reason = " ".join(str(error).split())[:300]

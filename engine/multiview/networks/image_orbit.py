@@ -14,7 +14,7 @@ import torch
 from diffusers.configuration_utils import register_to_config
 from diffusers.models.unets.unet_i2vgen_xl import I2VGenXLUNet
 from jaxtyping import Float, Num
-from torch import Tensor
+from torch import Tensor, nn
 
 from engine.multiview.networks.cameras import CameraConditioned, CameraEmbedding
 from engine.multiview.networks.gradient_checkpoints import GradientCheckpoints
@@ -31,6 +31,10 @@ from engine.multiview.networks.trunk import (
 
 RELEASED_FPS = 8
 """Frames per second that VideoMV always gives."""
+LOCAL_TOKENS = 64
+"""Of the picture's latents, 8 rows of 8."""
+RELEASED_CHANNELS = 4
+"""Of Stable Diffusion's latents."""
 RELEASED_GAIN = 2.0
 """I2VGen-XL's own code adds the picture's maps twice ("this is a bug, but it doesn't matter") and was trained so, and so
 was VideoMV. diffusers' I2VGenXLUNet adds them once, and its conversion of the weights copies them unchanged (nothing
@@ -42,7 +46,7 @@ class ImageOrbitUNet(CameraConditioned, GradientCheckpoints, I2VGenXLUNet):
 
     checkpointed = LAYERS
 
-    @register_to_config  # type: ignore[untyped-decorator]
+    @register_to_config
     def __init__(
         self,
         sample_size: int | None = 32,
@@ -61,6 +65,8 @@ class ImageOrbitUNet(CameraConditioned, GradientCheckpoints, I2VGenXLUNet):
         dropout: float = 0.1,
         fps: float | int = RELEASED_FPS,
         image_latents_gain: float | int = RELEASED_GAIN,
+        picture_copies: int = 0,
+        token_positions: bool = False,
     ) -> None:
         """Build it with random weights, the camera embedding's last layer zero.
 
@@ -70,6 +76,10 @@ class ImageOrbitUNet(CameraConditioned, GradientCheckpoints, I2VGenXLUNet):
             dropout: share dropped while training, see `set_dropout`; the default is the release's.
             fps: frames per second, embedded as the time is.
             image_latents_gain: factor on the picture's maps beside the noisy latents.
+            picture_copies: what of the picture stands beside every view as it is: 0 nothing (the release), 1 its
+                latents, 2 also their mirror image, which is the outline from behind. Small networks that start from
+                nothing learn faster with them: they begin by copying.
+            token_positions: learn where each of the picture's 64 tokens lies (the release tells by padding alone).
         """
         super().__init__(
             sample_size=sample_size,
@@ -87,6 +97,18 @@ class ImageOrbitUNet(CameraConditioned, GradientCheckpoints, I2VGenXLUNet):
         set_first_transformer(self, temporal_in_heads)
         set_dropout(self, dropout)
         self.camera_embedding = CameraEmbedding(camera_dim, 4 * block_out_channels[0])
+        self._take_channels(in_channels, picture_copies)
+        self.token_places = (
+            nn.Parameter(0.5 * torch.randn(LOCAL_TOKENS, cross_attention_dim)) if token_positions else None
+        )
+
+    def _take_channels(self, channels: int, copies: int) -> None:
+        """diffusers fixes 4 channels where the picture's latents come in; give those, and the copies, theirs."""
+        if channels != RELEASED_CHANNELS:
+            for layers in (self.image_latents_proj_in, self.image_latents_context_embedding):
+                layers[0] = nn.Conv2d(channels, layers[0].out_channels, 3, padding=1)
+        if copies:
+            self.conv_in = nn.Conv2d((2 + copies) * channels, self.config.block_out_channels[0], 3, padding=1)
 
     def forward(
         self,
@@ -115,13 +137,16 @@ class ImageOrbitUNet(CameraConditioned, GradientCheckpoints, I2VGenXLUNet):
         embedding = self.embed_views(self._embed_time(timestep, latents.dtype), cameras, views)
         context = torch.cat([text, self.local_tokens(image_latents), self.picture_tokens(image_embedding)], dim=1)
         maps = self.config.image_latents_gain * self.view_maps(image_latents, views)
-        pictures = torch.cat([latents, maps], dim=2).flatten(0, 1)
+        copies = [image_latents, image_latents.flip(-1)][: self.config.picture_copies]
+        beside = [copy[:, None].expand(-1, views, -1, -1, -1) for copy in copies]
+        pictures = torch.cat([latents, maps, *beside], dim=2).flatten(0, 1)
         predicted = run_trunk(self, pictures, embedding, context.repeat_interleave(views, dim=0), views)
         return predicted.unflatten(0, (objects, views))
 
     def local_tokens(self, image_latents: Float[Tensor, "b c h w"]) -> Float[Tensor, "b t d"]:
         """The picture's latents as tokens: convolutions and pooling to 8 x 8 places, row by row."""
-        return self.image_latents_context_embedding(image_latents).flatten(2).transpose(1, 2)
+        tokens = self.image_latents_context_embedding(image_latents).flatten(2).transpose(1, 2)
+        return tokens if self.token_places is None else tokens + self.token_places
 
     def picture_tokens(self, image_embedding: Float[Tensor, "b 1 d"]) -> Float[Tensor, "b t d"]:
         """The picture's CLIP embedding as tokens."""

@@ -7,8 +7,7 @@ from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from jaxtyping import Float
 from torch import Tensor
 
-SD_SCALING = 0.18215
-"""Brings Stable Diffusion's latents to unit variance (Rombach et al. 2022, appendix G)."""
+from engine.multiview.settings import SD_SCALING
 
 
 class LatentCodec:

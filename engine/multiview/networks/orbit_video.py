@@ -32,7 +32,7 @@ class OrbitVideoUNet(GradientCheckpoints, UNetSpatioTemporalConditionModel):
     # diffusers' own checkpoints leave out the attention over views and keep three times as much.
     checkpointed: ClassVar[tuple[type[nn.Module], ...]] = (SpatioTemporalResBlock, TransformerSpatioTemporalModel)
 
-    @register_to_config  # type: ignore[untyped-decorator]  # diffusers is not followed
+    @register_to_config
     def __init__(
         self,
         sample_size: int | None = None,

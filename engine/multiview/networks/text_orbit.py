@@ -32,7 +32,7 @@ class TextOrbitUNet(CameraConditioned, GradientCheckpoints, UNet3DConditionModel
 
     checkpointed = LAYERS
 
-    @register_to_config  # type: ignore[untyped-decorator]
+    @register_to_config
     def __init__(
         self,
         sample_size: int | None = 32,

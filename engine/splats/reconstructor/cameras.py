@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
-from engine.geometry import Camera, pluecker_rays
-from engine.geometry.frames import FLIP_YZ, invert_pose, lgm_input_poses
+from engine.geometry import Camera
+from engine.geometry.frames import FLIP_YZ, invert_pose, lgm_input_poses, lgm_rays
 from engine.geometry.harmonics import sh_rotation
 from engine.geometry.rotations import quaternion_from_matrix
 from engine.splats.gaussians import Gaussians
@@ -73,13 +73,7 @@ def input_frame(cameras: Sequence[Camera], radius_m: float | None = None) -> Inp
     back = ours[0] @ FLIP_YZ @ invert_pose(poses[0])  # network's world, still in our metres, to ours
     scale = 1.0 if radius_m is None else distance_m / radius_m
     poses[:, :3, 3] /= scale
-    rays = np.stack([_rays(camera, pose) for camera, pose in zip(cameras, poses, strict=True)])
-    return InputFrame(poses, rays, back[:3, :3], back[:3, 3], scale)
-
-
-def _rays(camera: Camera, pose: Float[np.ndarray, "4 4"]) -> Float[np.ndarray, "6 h w"]:
-    """As `frames.lgm_rays`, for any principal point: rays of a camera of ours that stands in the network's world."""
-    return np.moveaxis(pluecker_rays(replace(camera, T_world_camera=pose @ FLIP_YZ)), -1, 0)
+    return InputFrame(poses, lgm_rays(poses, cameras), back[:3, :3], back[:3, 3], scale)
 
 
 def released_cameras(cameras: Sequence[Camera]) -> list[Camera]:

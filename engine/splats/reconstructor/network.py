@@ -15,6 +15,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
+from engine.splats.reconstructor.anchors import anchored_numbers
 from engine.splats.reconstructor.blocks import DownBlock, MiddleBlock, UpBlock, group_norm
 from engine.splats.reconstructor.heads import NUMBERS, QuaternionNorm
 
@@ -106,7 +107,7 @@ class GaussianUNet(ModelMixin, ConfigMixin):
 
     _supports_gradient_checkpointing = True
 
-    @register_to_config  # type: ignore[untyped-decorator]  # diffusers is not followed
+    @register_to_config
     def __init__(
         self,
         in_channels: int = PICTURE_CHANNELS,
@@ -123,6 +124,7 @@ class GaussianUNet(ModelMixin, ConfigMixin):
         output_size: int = 512,
         radius_m: float | None = 1.5,
         quaternion_norm: QuaternionNorm = "per_gaussian",
+        anchored: bool = False,
     ) -> None:
         """Build; the defaults are LGM's "big", 415 M parameters.
 
@@ -141,6 +143,8 @@ class GaussianUNet(ModelMixin, ConfigMixin):
             output_size: pixels a side at which its Gaussians were rendered in training.
             radius_m: distance at which its world wants the first camera, metres; None keeps the true one (VideoMV).
             quaternion_norm: see `heads.published_numbers`.
+            anchored: raw numbers start from what a Gaussian's pixel says itself, see `anchors.anchored_numbers`; LGM
+                learns all of it. A small network has its first likeness after minutes so.
         """
         super().__init__()
         self.unet = AsymmetricUNet(
@@ -172,6 +176,8 @@ class GaussianUNet(ModelMixin, ConfigMixin):
             raise ValueError(f"pictures must be multiples of {step} pixels a side, got {width} x {height}: resize them")
         given = inputs.flatten(0, 1).to(self.device, self.dtype)  # offloaded weights come just before forward
         raw = self.conv(self.unet(given, v))
+        if self.config.anchored:
+            raw = anchored_numbers(raw, given)
         return raw.unflatten(0, (b, v))
 
 

@@ -14,14 +14,10 @@ from torch.nn import functional
 
 from engine.geometry import Camera
 from engine.splats.gaussians import Gaussians
+from engine.splats.reconstructor.anchors import IMAGENET_MEAN, IMAGENET_STD
 from engine.splats.reconstructor.cameras import InputFrame, input_frame
 from engine.splats.reconstructor.heads import gaussians_from_raw
 from engine.splats.reconstructor.network import GaussianUNet
-
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-"""Of ImageNet's pictures, per channel, in [0, 1]: LGM normalises with it."""
-IMAGENET_STD = (0.229, 0.224, 0.225)
-"""Their standard deviation."""
 
 
 class Reconstructor:

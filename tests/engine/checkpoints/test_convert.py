@@ -38,7 +38,7 @@ def run(sources: list[Path], out: Path, **settings: object) -> ConvertReport:
 
 
 def assert_same(folder: Path, name: str, expected: State, dtype: torch.dtype = torch.float32) -> None:
-    part = load_component(folder, name, read_index(folder).components[name], dtype)
+    part = load_component(folder / name, read_index(folder).components[name], dtype)
     found: dict[str, Tensor] = part.state_dict()
     assert found.keys() == expected.keys()
     for key, tensor in expected.items():
@@ -123,7 +123,7 @@ def test_a_pipeline_of_diffusers(text: tuple[dict[str, State], dict[str, Path]],
     assert report.written == ("unet", "vae", "text_encoder")
     assert report.runs
     assert_same(out, "vae", small_vae().state_dict())
-    found = load_component(out, "unet", "TextOrbitUNet", torch.float32)
+    found = load_component(out / "unet", "TextOrbitUNet", torch.float32)
     for name, tensor in base.state_dict().items():
         assert torch.equal(found.state_dict()[name], tensor)
     assert {name for name in found.state_dict() if name not in base.state_dict()} == {
@@ -197,7 +197,7 @@ def test_lgm_alone_and_before_its_fix(text: tuple[dict[str, State], dict[str, Pa
         save_file(own["reconstructor"], tmp_path / name)
         report = run([tmp_path / name], tmp_path / f"out_{name}")
         assert (report.system, report.written, report.missing) == ("reconstructor", ("reconstructor",), ())
-        part = load_component(tmp_path / f"out_{name}", "reconstructor", "GaussianUNet", torch.float32)
+        part = load_component(tmp_path / f"out_{name}" / "reconstructor", "GaussianUNet", torch.float32)
         norms[name] = (part.config.quaternion_norm, part.config.radius_m)
     assert list(norms.values()) == [("over_gaussians", 1.5), ("per_gaussian", 1.5)]
 
@@ -285,7 +285,7 @@ def test_large_networks_come_in_parts(
     run([files["vae"]], tmp_path / "parts", system="videomv")
     assert len(list((tmp_path / "parts" / "vae").glob("*.safetensors"))) > 2
     whole, parts = (
-        load_component(tmp_path / name, "vae", "AutoencoderKL", torch.float32) for name in ("whole", "parts")
+        load_component(tmp_path / name / "vae", "AutoencoderKL", torch.float32) for name in ("whole", "parts")
     )
     assert all(torch.equal(one, parts.state_dict()[name]) for name, one in whole.state_dict().items())
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from engine.geometry import RING16, RING24, matrix_from_quaternion
+from engine.geometry import RING16, RING24, Camera, matrix_from_quaternion
 from engine.geometry.camera import check_poses
 from engine.geometry.frames import (
     FLIP_YZ,
@@ -205,8 +205,9 @@ def test_lgm_rasterizer_matrices_equal_the_published(prefix, released_flip, reco
 
 @PATHS
 def test_lgm_rays_equal_the_published(prefix, released_flip, reconstructor_cameras):
-    poses = lgm_input_poses(RING24.orbit(15.0, 256, 256).T_world_camera, released_flip=released_flip)
-    every_32nd = lgm_rays(poses, 39.6, 256, 256)[:, :, ::32, ::32]
+    orbit = RING24.orbit(15.0, 256, 256)
+    poses = lgm_input_poses(orbit.T_world_camera, released_flip=released_flip)
+    every_32nd = lgm_rays(poses, orbit.cameras)[:, :, ::32, ::32]
     np.testing.assert_allclose(every_32nd, reconstructor_cameras[f"{prefix}rays_sub"], atol=FLOAT32)
 
 
@@ -238,5 +239,6 @@ def test_lgm_orbit_camera_counts_elevation_downwards(oracles: Path):
 
 def test_lgm_rays_of_its_four_inference_views_equal_the_published(oracles: Path):
     four = RING16.orbit(0.0, 32, 32).subset([0, 4, 8, 12])  # azimuth 0, 90, 180, 270 at 1.5 m
-    rays = lgm_rays(lgm_input_poses(four.T_world_camera), 49.1, 32, 32)
+    cameras = [Camera.from_fov(pose, 49.1, 32, 32) for pose in four.T_world_camera]
+    rays = lgm_rays(lgm_input_poses(four.T_world_camera), cameras)
     np.testing.assert_allclose(rays, np.load(oracles / "lgm_small.npz")["rays"], atol=FLOAT32)

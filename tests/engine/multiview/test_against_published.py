@@ -306,9 +306,9 @@ def test_a_camera_as_videomv_is_told():
 
 @pytest.mark.parametrize("rule", ["consistent", "released"])
 def test_cameras_of_videomvs_reconstructor(rule):
-    ours = replace(RING24, distance_m=1.7).orbit(28.0, 32, 32).T_world_camera
-    poses = lgm_input_poses(ours, released_flip=rule == "released")
-    rays = lgm_rays(poses, RING24.fov_deg, 32, 32)
+    orbit = replace(RING24, distance_m=1.7).orbit(28.0, 32, 32)
+    poses = lgm_input_poses(orbit.T_world_camera, released_flip=rule == "released")
+    rays = lgm_rays(poses, orbit.cameras)
     np.testing.assert_allclose(rays[7, :, 5, 9], EXPECTED[f"rays_{rule}"], rtol=0, atol=CAMERA)
     _, view_projection, _ = lgm_rasterizer_matrices(poses, RING24.fov_deg)
     expected = EXPECTED[f"view_projection_{rule}"]
@@ -317,7 +317,9 @@ def test_cameras_of_videomvs_reconstructor(rule):
 
 def test_lgms_own_cameras():
     """Its orbit_camera(-20, 60, radius=2.2) at a field of view of 60 degrees: it counts elevation downwards."""
-    poses = to_lgm(replace(RING16, views=6, distance_m=2.2).orbit(20.0, 32, 32).T_world_camera[1:2])
-    np.testing.assert_allclose(lgm_rays(poses, 60.0, 32, 32)[0, :, 5, 9], EXPECTED["lgm_rays"], rtol=0, atol=CAMERA)
+    orbit = replace(RING16, views=6, distance_m=2.2, fov_deg=60.0).orbit(20.0, 32, 32).subset([1])
+    poses = to_lgm(orbit.T_world_camera)
+    rays = lgm_rays(poses, orbit.cameras)
+    np.testing.assert_allclose(rays[0, :, 5, 9], EXPECTED["lgm_rays"], rtol=0, atol=CAMERA)
     _, view_projection, _ = lgm_rasterizer_matrices(poses, 60.0)
     np.testing.assert_allclose(view_projection.ravel(), EXPECTED["lgm_view_projection"], rtol=0, atol=CAMERA)

@@ -46,6 +46,13 @@ def test_what_is_saved_is_loaded_again(saved: Path) -> None:
     assert torch.equal(made.text_encoder.encode(texts), loaded.text_encoder.encode(texts))
 
 
+def test_settings_that_are_no_more_do_not_keep_an_older_folder_from_loading(own: Path) -> None:
+    index = json.loads((own / INDEX).read_text())
+    index["settings"]["reconstructor_views"] = 4  # until it was asked of the reconstructor's own config
+    (own / INDEX).write_text(json.dumps(index))
+    assert VideoMVPipeline.from_pretrained(own).settings == PICTURE
+
+
 def test_hi3d_is_loaded_again(tmp_path: Path) -> None:
     made = random_hi3d(PRESETS["tiny-hi3d"].settings["picture"])
     made.save_pretrained(tmp_path)

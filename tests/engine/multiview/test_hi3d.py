@@ -1,16 +1,19 @@
 """Hi3D's pipeline with small random weights: what both stages are told, what comes out, what is refused."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
+from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 
 from engine.errors import CheckpointError, TurntableError
 from engine.multiview.generation import GenerationProgress
 from engine.multiview.hi3d import Hi3DPipeline
-from engine.multiview.networks.orbit_video import conditioning_vector
+from engine.multiview.networks.orbit_video import OrbitVideoUNet, conditioning_vector
 from engine.multiview.orbits import OrbitRequest
 from engine.multiview.pictures import Picture
-from engine.multiview.random_weights import random_hi3d
+from engine.multiview.random_weights import TINY_VIDEO_UNET, random_hi3d
 from engine.multiview.settings import Sampling
 from engine.presets import PRESETS
 
@@ -80,6 +83,33 @@ def test_without_a_refiner_the_first_stage_is_the_result(hi3d: Hi3DPipeline, pic
     made = Hi3DPipeline(hi3d.settings, alone)(picture=picture_of_ball, sampling=FAST)
     assert made.images.rgba.shape == (16, 64, 64, 4)
     assert made.record["refined"] is False
+
+
+def test_a_refiner_that_was_trained_without_depth_is_told_zeros(hi3d: Hi3DPipeline, picture_of_ball: Picture) -> None:
+    second = Listening(hi3d.refiner)
+    parts = {name: part for name, part in hi3d.components.items() if name != "depth"} | {"refiner": second}
+    made = Hi3DPipeline(replace(hi3d.settings, refiner_depth=False), parts)(picture=picture_of_ball, sampling=FAST)
+    assert made.record["refined"] is True
+    assert not second.told[0]["concatenated"][:, :, :9].any()
+    assert second.told[0]["concatenated"][1, :, 9:].any()
+
+
+def test_any_autoencoder_and_no_score(hi3d: Hi3DPipeline, picture_of_ball: Picture) -> None:
+    """Eight channels of a fourth of the size, as a small autoencoder of our own may have, and no aesthetic score."""
+    arguments = {**TINY_VIDEO_UNET, "out_channels": 8, "projection_class_embeddings_input_dim": 512}
+    vae = AutoencoderKL(
+        down_block_types=("DownEncoderBlock2D",) * 3, up_block_types=("UpDecoderBlock2D",) * 3,
+        block_out_channels=(8, 8, 8), layers_per_block=1, norm_num_groups=4, latent_channels=8,
+    )  # fmt: skip
+    first, second = (Listening(OrbitVideoUNet(**arguments, in_channels=channels)) for channels in (16, 25))
+    parts = {name: part for name, part in hi3d.components.items() if name != "aesthetic"}
+    made = Hi3DPipeline(hi3d.settings, parts | {"unet": first, "refiner": second, "vae": vae.eval()})(
+        picture=picture_of_ball, sampling=Sampling(steps=1)
+    )
+    assert made.images.rgba.shape == (16, 128, 128, 4)
+    assert made.record["aesthetic"] is None
+    assert [call.told[0]["latents"].shape[2:] for call in (first, second)] == [(8, 16, 16), (8, 32, 32)]
+    assert [call.told[0]["concatenated"].shape[2:] for call in (first, second)] == [(8, 16, 16), (17, 32, 32)]
 
 
 def test_the_released_framing_is_another_picture(hi3d: Hi3DPipeline, picture_of_ball: Picture) -> None:

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from engine.errors import TurntableError
+from engine.geometry import Camera
 from engine.geometry.frames import to_videomv
 from engine.multiview.generation import GenerationProgress
 from engine.multiview.orbits import OrbitRequest
@@ -15,6 +16,8 @@ from engine.multiview.random_weights import random_videomv
 from engine.multiview.settings import NEGATIVE_PROMPT, Sampling
 from engine.multiview.videomv import VideoMVPipeline, with_suffix
 from engine.presets import PRESETS
+from engine.splats import Gaussians
+from tests.engine.splats.reconstructor.stand_ins import blobs
 
 FAST = Sampling(steps=2, refinement="off")
 
@@ -139,6 +142,21 @@ def test_any_number_of_views(text: VideoMVPipeline) -> None:
     assert len(made.images.rgba) == 5
     with pytest.raises(TurntableError, match="--views 5: these weights know 24 views"):
         text(prompt="a cup", orbit=OrbitRequest(views=5))
+
+
+@pytest.mark.parametrize("shown", [3, 0])
+def test_splats_that_do_not_show_are_left_out(text: VideoMVPipeline, shown: int) -> None:
+    class Faint:
+        views = 4
+
+        def __call__(self, images: torch.Tensor, cameras: list[Camera]) -> Gaussians:
+            opacity = torch.tensor([0.0051] * shown + [0.0049] * (8 - shown))  # either side of the release's threshold
+            return replace(blobs(8), opacity_logits=torch.logit(opacity))
+
+    pipeline = VideoMVPipeline(text.settings, text.components)
+    pipeline.reconstructor = Faint()  # type: ignore[assignment]
+    gaussians = pipeline(prompt="a cup", sampling=FAST).gaussians
+    assert (0 if gaussians is None else len(gaussians)) == shown
 
 
 def test_progress_has_previews_and_cancels(text: VideoMVPipeline) -> None:

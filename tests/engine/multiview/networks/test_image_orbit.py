@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from engine.checkpoints.keys_videomv import videomv_to_release
 from engine.multiview.networks.image_orbit import ImageOrbitUNet
+from engine.multiview.random_weights import TINY_UNET
 from tests.engine.multiview.networks.small import CONTEXT, SIZES, inputs, small_image_orbit
 from tests.engine.multiview.networks.test_text_orbit import FLOAT32, relative
 
@@ -161,3 +162,21 @@ def test_latents_of_another_network_are_refused():
         small_image_orbit()(
             **{**inputs(), "latents": torch.zeros(2, 3, 3, 8, 8), "image_latents": torch.zeros(2, 3, 8, 8)}
         )
+
+
+def test_options_of_small_networks() -> None:
+    """Other latents than Stable Diffusion's, the picture beside every view; saved and read alike."""
+    torch.manual_seed(0)
+    unet = ImageOrbitUNet(**{**TINY_UNET, "in_channels": 8, "out_channels": 8}, picture_copies=2, token_positions=True)
+    unet.eval()
+    given = {
+        "latents": torch.randn(1, 3, 8, 8, 8), "timestep": torch.tensor([500]), "text": torch.randn(1, 77, 32),
+        "image_embedding": torch.randn(1, 1, 32), "image_latents": torch.randn(1, 8, 8, 8),
+        "cameras": torch.randn(1, 3, 16),
+    }  # fmt: skip
+    made = unet(**given)
+    assert made.shape == given["latents"].shape
+    assert unet.conv_in.in_channels == 4 * 8  # noisy, maps, the picture, its mirror image
+    with torch.no_grad():
+        unet.token_places += 1.0
+    assert not torch.equal(unet(**given), made)
