@@ -2,7 +2,7 @@
 
 VENV := .venv
 PY ?= $(VENV)/bin/python
-EXTRAS ?= farm,cluster,s3,models,mesh,dev
+EXTRAS ?= farm,cluster,s3,models,mesh,train,dev
 TORCH_INDEX ?=
 PYTEST_ARGS ?=
 THREADS ?= $(shell n=$$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2); [ "$$n" -gt 4 ] && n=4; echo "$$n")
@@ -24,7 +24,7 @@ endif
 # The interpreter beneath, should `python3.11` be that of this very .venv or of another; fails if it is no 3.11.
 BASE_PYTHON := import sys; print(sys._base_executable); sys.exit(sys.version_info[:2] != (3, 11))
 
-.PHONY: help setup demo test test-fast lint gpu-check bench clean
+.PHONY: help setup demo test test-fast lint train-mini gpu-check bench clean
 .DEFAULT_GOAL := help
 
 help: ## List the targets
@@ -81,6 +81,12 @@ lint: $(READY) ## ruff, mypy and the import rules
 	$(PY) -m ruff format --check .
 	$(PY) -m mypy
 	lint-imports
+
+STAGE ?= image
+MINUTES ?= 25
+DATA ?= ../shared/data/orbits128
+train-mini: $(READY) ## Train a stage of the bundled small weights on from where they are: MINUTES=25 make train-mini STAGE=image
+	turntable train-mini $(STAGE) --data $(DATA) --minutes $(MINUTES) --threads $(THREADS)
 
 BENCHMARKS = $(sort $(wildcard tests/benchmarks/bm_*.py))
 # Each benchmark prints one JSON document; `mv` only after success, so that a broken run leaves no result.

@@ -1,0 +1,89 @@
+"""`turntable train-mini`: the small weights that come with Turntable, trained on from where they are."""
+
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+from tyro.conf import OmitArgPrefixes as Flags
+
+from engine.cli.running import needing
+from engine.cli.train import Keeping, Learning, Shards, Train
+from engine.command_line import Answer, Talk
+
+StageName = Literal["vae", "image", "text", "reconstructor", "depth", "hi3d-base", "hi3d-refiner"]
+
+
+@dataclass(frozen=True)
+class TrainMini:
+    """Train one stage of the bundled small weights for some minutes, and keep what came out if it is better.
+
+    Starts from the weights in the installed tree, learns from DATA/ringXX-train-*.tar, measures on DATA/ringXX-val-*.tar,
+    and replaces the tree's weights if the held-out loss fell. A run that was interrupted goes on. Prints what was done.
+    """
+
+    stage: Annotated[StageName, tyro.conf.Positional]
+    """Which network: in this order where there is nothing yet."""
+    data: Path
+    """Folder of shards named ORBIT-train-NNN.tar and ORBIT-val-NNN.tar, ORBIT being ring24 or ring16."""
+    minutes: float = 25.0
+    """Time to train."""
+    out: Path = Path("outputs/train-mini")
+    """Folder for runs, one a stage; a finished one is replaced by the next."""
+    workers: int = 1
+    """Processes that read and decode."""
+    seed: int = 0
+    """Of data order and noise; another one each time, or the same pictures come first again."""
+    always: bool = False
+    """Replace the tree's weights even if the held-out loss did not fall (after its data or recipe changed)."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Auto: cuda where there is one."""
+    threads: int = field(default_factory=lambda: os.cpu_count() or 1)
+    """CPU threads."""
+    talk: Flags[Talk] = field(default_factory=Talk)
+    """How much is said."""
+
+    def perform(self) -> Answer:
+        """Train, compare, and print what became of the weights."""
+        with needing("train-mini", "models,train"):
+            from engine.training.family import STAGES, finished, is_better, promote, start_folder
+
+        stage, run, start = STAGES[self.stage], self.out / self.stage, self.out / f"{self.stage}-start"
+        if not (run / "run.json").is_file() or (run / "weights").is_dir():
+            self._begin_anew(run)
+            start_folder(stage, start)
+        self._train(stage.recipe, stage.orbit, run, start).perform()
+        trained = finished(run, stage.orbit)
+        if not self.always and not is_better(self.stage, trained):
+            return Answer(f"{self.stage}: held-out loss {trained.measured['loss']:.5f}, not better: the weights stay")
+        promote(self.stage, trained)
+        return Answer(f"{self.stage}: held-out loss {trained.measured['loss']:.5f}, better: the weights are replaced")
+
+    def _begin_anew(self, run: Path) -> None:
+        """Keep the last finished run beside it, so that nothing is lost."""
+        import shutil
+
+        if run.exists():
+            before = run.with_name(f"{run.name}-before")
+            shutil.rmtree(before, ignore_errors=True)
+            run.rename(before)
+
+    def _train(self, recipe: str, orbit: str, run: Path, start: Path) -> Train:
+        return Train(
+            recipe=recipe,  # type: ignore[arg-type]  # a RecipeName of the table
+            out=run,
+            shards=Shards(
+                data=(str(self.data / f"{orbit}-train-*.tar"),), val=(str(self.data / f"{orbit}-val-*.tar"),),
+                workers=self.workers,
+            ),
+            size="mini",
+            weights=start,
+            cache=self.out / "cache",
+            learning=Learning(minutes=self.minutes),
+            keeping=Keeping(checkpoint_every=500, validate_every=500),
+            seed=self.seed,
+            device=self.device,
+            threads=self.threads,
+            talk=self.talk,
+        )  # fmt: skip

@@ -1,0 +1,283 @@
+"""The small family in the tree: which stage trains which of its networks, what it starts from, how it comes back.
+
+engine/checkpoints/mini/vae/  reconstructor/  ...        the networks, half precision, each once
+engine/checkpoints/mini/videomv-image/model_index.json   a pipeline: which of them it is made of
+engine/checkpoints/mini/training.json                    what each stage was trained on, for how long, how good
+
+start_folder(stage) --> `train` --> RUN/weights --promote--> the tree
+"""
+
+import json
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from engine import checkpoints
+from engine.checkpoints.layout import WeightsIndex, load_component, write_index
+from engine.errors import TrainingError
+from engine.files import write_bytes
+from engine.multiview.networks.image_orbit import ImageOrbitUNet
+from engine.multiview.networks.text_orbit import TextOrbitUNet
+from engine.multiview.settings import MINI_HI3D, MINI_PICTURE, MINI_TEXT
+from engine.training.export import BEST
+from engine.training.journal import MEASURES
+from engine.training.plans import RecipeName
+from engine.training.recipes.mini import NETWORKS
+from engine.training.state import PROGRESS, RUN
+from engine.training.state import checkpoints as checkpoints_of
+from engine.training.tasks.components import fresh_text_encoder
+
+TREE = Path(checkpoints.__file__).parent / "mini"
+"""Where the weights that ship with Turntable lie."""
+HISTORY = "training.json"
+STORED = torch.float16
+"""Half the size; a network's numbers are read back as float32."""
+EMPTY_TEXT = "empty-text"
+"""What the picture network is told for the empty sentence: random, fixed, and so small that it may as well have its own."""
+
+
+CLASSES: Mapping[str, str] = {
+    "vae": "AutoencoderKL", "reconstructor": "GaussianUNet", "depth": "DepthEstimator",
+    "image-unet": "ImageOrbitUNet", "image-encoder": "ImageEncoder", "empty-text": "TextEncoder",
+    "text-unet": "TextOrbitUNet", "text-encoder": "TextEncoder",
+    "hi3d-unet": "OrbitVideoUNet", "hi3d-encoder": "ImageEncoder", "hi3d-refiner": "OrbitVideoUNet",
+}  # fmt: skip
+"""Folder of a network in the tree -> its class."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One training of the family."""
+
+    recipe: RecipeName
+    """Its recipe, in the size mini."""
+    orbit: str
+    """Orbits that it learns from."""
+    trains: Mapping[str, str]
+    """Component that the recipe trains -> its folder in the tree."""
+    needs: Mapping[str, str] = field(default_factory=dict)
+    """Component that must be there -> its folder in the tree."""
+    begins_as: str | None = None
+    """The picture network's folder, where a text network begins as its copy."""
+
+
+STAGES: Mapping[str, Stage] = {
+    "vae": Stage("vae", "ring*", {"vae": "vae"}),
+    "image": Stage(
+        "videomv-image", "ring24", {"unet": "image-unet", "image_encoder": "image-encoder"},
+        {"vae": "vae", "text_encoder": "empty-text"},
+    ),
+    "text": Stage(
+        "videomv-text", "ring24", {"unet": "text-unet", "text_encoder": "text-encoder"}, {"vae": "vae"}, "image-unet"
+    ),
+    "reconstructor": Stage(
+        "reconstructor", "ring24", {"reconstructor": "reconstructor"},
+        {"vae": "vae", "unet": "image-unet", "image_encoder": "image-encoder", "text_encoder": "empty-text"},
+    ),
+    "depth": Stage("depth", "ring*", {"depth": "depth"}),
+    "hi3d-base": Stage(
+        "hi3d-base", "ring16", {"unet": "hi3d-unet", "image_encoder": "hi3d-encoder"}, {"vae": "vae"}
+    ),
+    "hi3d-refiner": Stage(
+        "hi3d-refiner", "ring16", {"refiner": "hi3d-refiner"},
+        {"vae": "vae", "image_encoder": "hi3d-encoder", "depth": "depth"},
+    ),
+}  # fmt: skip
+"""By the name that is typed, in the order in which they are trained."""
+
+
+@dataclass(frozen=True)
+class Pipeline:
+    """One of the family's ways to generate."""
+
+    system: str
+    """videomv or hi3d."""
+    settings: Any
+    """What its weights are trained for."""
+    parts: Mapping[str, str]
+    """Component -> its folder in the tree."""
+    optional: tuple[str, ...] = ()
+    """Those it runs without, until they are trained."""
+
+
+PIPELINES: Mapping[str, Pipeline] = {
+    "videomv-image": Pipeline(
+        "videomv", MINI_PICTURE,
+        {"unet": "image-unet", "vae": "vae", "text_encoder": "empty-text", "image_encoder": "image-encoder",
+         "reconstructor": "reconstructor"}, ("reconstructor",),
+    ),
+    "videomv-text": Pipeline(
+        "videomv", MINI_TEXT,
+        {"unet": "text-unet", "vae": "vae", "text_encoder": "text-encoder", "reconstructor": "reconstructor"},
+        ("reconstructor",),
+    ),
+    "hi3d": Pipeline(
+        "hi3d", MINI_HI3D,
+        {"unet": "hi3d-unet", "vae": "vae", "image_encoder": "hi3d-encoder", "refiner": "hi3d-refiner", "depth": "depth"},
+        ("refiner", "depth"),
+    ),
+}  # fmt: skip
+"""Folder in the tree -> what it is made of; the presets `mini` and `mini-hi3d` name them."""
+
+
+def start_folder(stage: Stage, folder: Path, tree: Path = TREE) -> Path:
+    """Fill `folder` with what is in the tree of all that a stage trains or needs, in our layout; return it.
+
+    Raises TrainingError, naming the stage that makes it, for something that it needs and that is not there.
+    """
+    makers = {place: name for name, other in STAGES.items() for place in other.trains.values()}
+    parts: dict[str, Path] = {}
+    for component, place in {**stage.needs, **stage.trains}.items():
+        if (tree / place).is_dir():
+            parts[component] = tree / place
+        elif component in stage.needs and place in makers:
+            raise TrainingError(
+                f"{stage.recipe} needs {place}, which {tree} does not hold; train it first: make train-mini "
+                f"STAGE={makers[place]}"
+            )
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    for component, source in parts.items():
+        shutil.copytree(source, folder / component)
+    names = {component: CLASSES[source.name] for component, source in parts.items()}
+    if stage.needs.get("text_encoder") == EMPTY_TEXT and "text_encoder" not in parts:
+        fresh_text_encoder(NETWORKS.text_encoder, seed=0).save_pretrained(folder / "text_encoder")
+        names["text_encoder"] = CLASSES[EMPTY_TEXT]
+    if stage.begins_as is not None and "unet" not in parts and (tree / stage.begins_as).is_dir():
+        begun(tree / stage.begins_as).save_pretrained(folder / "unet")
+        names["unet"] = "TextOrbitUNet"
+    scaling = latent_scaling(tree)
+    settings = {} if scaling is None else {"latent_scaling": scaling}
+    system = "hi3d" if stage.recipe in ("hi3d-base", "hi3d-refiner", "depth") else "videomv"
+    write_index(folder, WeightsIndex(system, names, settings))
+    return folder
+
+
+def begun(picture_unet: Path) -> TextOrbitUNet:
+    """Return a text network that begins with the picture network's tensors, where they fit.
+
+    The picture network's first convolution sees more channels; its first ones are the noisy latents', as here.
+    """
+    state = ImageOrbitUNet.from_pretrained(picture_unet).state_dict()
+    unet = TextOrbitUNet(**NETWORKS.unet)
+    own = unet.state_dict()
+    taken = {name: tensor for name, tensor in state.items() if name in own and own[name].shape == tensor.shape}
+    taken["conv_in.weight"] = state["conv_in.weight"][:, : own["conv_in.weight"].shape[1]]
+    unet.load_state_dict(taken, strict=False)
+    return unet
+
+
+def latent_scaling(tree: Path = TREE) -> float | None:
+    """Return what brings the autoencoder's latents to unit variance, as measured when it was trained; None before."""
+    measured = history(tree).get("vae", {}).get("measured", {})
+    found = measured.get("latent_scaling")
+    return None if found is None else round(float(found), 4)
+
+
+def history(tree: Path = TREE) -> dict[str, Any]:
+    """Return what is known of each stage's training."""
+    path = tree / HISTORY
+    return dict(json.loads(path.read_text())) if path.is_file() else {}
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What a run brings."""
+
+    weights: Path
+    """RUN/weights or RUN/best."""
+    measured: Mapping[str, float]
+    """On held-out objects."""
+    steps: int
+    """Updates of this run."""
+    minutes: float
+    """It took."""
+    device: str
+    """It ran on."""
+    data: str
+    """It learned from, in words."""
+    commit: str
+    """Of the code."""
+
+
+def finished(run: Path, data: str) -> Trained:
+    """Return the best that a run brought. Raises TrainingError if it measured nothing."""
+    path = run / MEASURES
+    lines = [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
+    if not lines:
+        raise TrainingError(f"{run}: has no held-out measures; run it again with shards of held-out objects")
+    best = min(lines, key=lambda line: line["loss"])
+    record = json.loads((run / RUN).read_text())
+    progress = json.loads((checkpoints_of(run)[-1] / PROGRESS).read_text())["progress"]
+    measured = {name: value for name, value in best.items() if name != "step"}
+    return Trained(
+        run / BEST,
+        measured,
+        int(best["step"]),
+        round(progress["seconds"] / 60, 1),
+        record["device"],
+        data,
+        record["commit"],
+    )
+
+
+def is_better(stage_name: str, trained: Trained, tree: Path = TREE) -> bool:
+    """Whether a run's held-out loss is below that of what is in the tree; always if nothing is there."""
+    before = history(tree).get(stage_name)
+    if before is None:
+        return True
+    return trained.measured["loss"] < before["measured"]["loss"]
+
+
+def promote(stage_name: str, trained: Trained, tree: Path = TREE) -> None:
+    """Bring a run's networks into the tree in half precision, and the pipelines and the history up to date."""
+    stage = STAGES[stage_name]
+    for component, place in stage.trains.items():
+        _store(trained.weights / component, tree / place)
+    if EMPTY_TEXT in stage.needs.values() and not (tree / EMPTY_TEXT).is_dir():
+        _store(trained.weights / "text_encoder", tree / EMPTY_TEXT)
+    told = history(tree)
+    before = told.get(stage_name, {"runs": []})
+    run = {key: value for key, value in asdict(trained).items() if key not in ("weights", "measured")}
+    told[stage_name] = {"measured": dict(trained.measured), "runs": [*before["runs"], run]}
+    write_bytes(tree / HISTORY, (json.dumps(told, indent=1) + "\n").encode())
+    write_pipelines(tree)
+
+
+def write_pipelines(tree: Path = TREE) -> None:
+    """Write the index of every pipeline whose networks are all there."""
+    scaling = latent_scaling(tree)
+    for name, pipeline in PIPELINES.items():
+        there = {part: place for part, place in pipeline.parts.items() if (tree / place).is_dir()}
+        if set(pipeline.parts) - set(there) - set(pipeline.optional):
+            continue
+        if "depth" not in there:
+            there.pop("refiner", None)
+        settings = json.loads(json.dumps(asdict(pipeline.settings)))
+        if scaling is not None:
+            settings["latent_scaling"] = scaling
+        index = WeightsIndex(
+            pipeline.system,
+            {part: CLASSES[place] for part, place in there.items()},
+            settings,
+            {part: f"../{place}" for part, place in there.items()},
+        )
+        (tree / name).mkdir(parents=True, exist_ok=True)
+        write_index(tree / name, index)
+
+
+def _store(source: Path, target: Path) -> None:
+    """Copy a network in half precision, all or nothing."""
+    network = load_component(source, CLASSES[target.name], torch.float32)
+    partial = target.with_name(f".{target.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.parent.mkdir(parents=True, exist_ok=True)
+    network.to(STORED).save_pretrained(partial)
+    if not (partial / "config.json").is_file():
+        raise TrainingError(f"{source}: wrote no config.json; is it whole?")
+    shutil.rmtree(target, ignore_errors=True)
+    partial.rename(target)

@@ -1,0 +1,193 @@
+"""The small family that ships with the project: the published classes, small, trained by us on orbits at 128 px.
+
+They are sized for a CPU: 64 MB together in half precision, a step of training about a second on 4 cores. One
+autoencoder (f = 8, 8 channels) serves all; the text network begins as a copy of the picture network.
+"""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from engine.multiview.settings import MINI_HI3D, MINI_PICTURE, MINI_TEXT
+from engine.training.plans import DataPlan, Optimisation, Recipe
+from engine.training.tasks.hi3d_settings import BaseSettings, DepthSettings, Diffusion, LogNormal, RefinerSettings
+from engine.training.tasks.settings import (
+    ImageEncoderSize,
+    ReconstructorTask,
+    TextEncoderSize,
+    VaeTask,
+    VideoMVNetworks,
+    VideoMVTask,
+)
+
+WIDTH = 64
+"""Of tokens and embeddings."""
+CHANNELS = 8
+"""Of the latents: with Stable Diffusion's 4 a small autoencoder loses 2 dB more."""
+WORDS = (
+    "a an the of with and on in its small large old tall flat round low poly wooden metal stone glass plastic leather",
+    "red green blue yellow orange brown black white grey golden pink purple dark light bright coloured striped",
+    "car taxi truck bus train tank plane boat ship rocket bicycle wheel police sports racing tractor ambulance",
+    "chair table sofa bed lamp desk shelf cabinet bench stool door window house tower castle bridge lighthouse",
+    "cat dog horse cow pig sheep bird fish dinosaur dragon bear fox rabbit frog shark spider bee lion elephant",
+    "tree bush flower plant cactus mushroom rock crystal mountain log fence barrel crate chest sword shield axe",
+    "apple banana burger pizza cake bread cup mug bottle plate bowl knife fork can box bag book ball toy robot",
+    "man woman character knight helmet hat boot gun camera phone computer screen guitar piano drum clock statue",
+)
+"""What the tokenizer learns its merges from."""
+UNET: Mapping[str, Any] = {
+    "sample_size": None,
+    "in_channels": CHANNELS,
+    "out_channels": CHANNELS,
+    "down_block_types": ("DownBlock3D", "CrossAttnDownBlock3D", "CrossAttnDownBlock3D"),
+    "up_block_types": ("CrossAttnUpBlock3D", "CrossAttnUpBlock3D", "UpBlock3D"),
+    "block_out_channels": (48, 96, 96),
+    "layers_per_block": 1,
+    "norm_num_groups": 8,
+    "cross_attention_dim": WIDTH,
+    "attention_head_dim": 16,
+    "temporal_in_heads": 2,
+    "dropout": 0.0,
+}
+"""6.6 M parameters, 16 GFLOP for an orbit of 16 x 16 latents."""
+VAE: Mapping[str, Any] = {
+    "down_block_types": ("DownEncoderBlock2D",) * 4,
+    "up_block_types": ("UpDecoderBlock2D",) * 4,
+    "block_out_channels": (16, 32, 64, 128),
+    "layers_per_block": 1,
+    "norm_num_groups": 8,
+    "latent_channels": CHANNELS,
+    "mid_block_add_attention": False,
+}
+"""2.7 M parameters. Without attention it takes pictures of any size."""
+IMAGE_ENCODER = ImageEncoderSize(width=64, layers=2, head_width=16, size_px=64, patch_px=8, embedding=WIDTH)
+NETWORKS = VideoMVNetworks(
+    UNET, VAE, TextEncoderSize(width=WIDTH, layers=2, head_width=16, merges=400, corpus=WORDS), IMAGE_ENCODER
+)
+PICTURE_NETWORKS = replace(NETWORKS, unet={**UNET, "picture_copies": 2, "token_positions": True})
+GAUSSIANS: Mapping[str, Any] = {
+    "down_channels": (32, 64, 96, 128),
+    "down_attention": (False, False, False, True),
+    "up_channels": (128, 96, 64),
+    "up_attention": (True, False, False),
+    "layers_per_block": 1,
+    "attention_heads": 4,
+    "input_size": 128,
+    "output_size": 128,
+    "radius_m": None,
+    "anchored": True,
+}
+"""4 views at 128 px to 16,384 Gaussians."""
+VIDEO_UNET: Mapping[str, Any] = {
+    "in_channels": 2 * CHANNELS,
+    "out_channels": CHANNELS,
+    "down_block_types": (
+        "DownBlockSpatioTemporal",
+        "CrossAttnDownBlockSpatioTemporal",
+        "CrossAttnDownBlockSpatioTemporal",
+    ),
+    "up_block_types": ("CrossAttnUpBlockSpatioTemporal", "CrossAttnUpBlockSpatioTemporal", "UpBlockSpatioTemporal"),
+    "block_out_channels": (32, 96, 96),
+    "layers_per_block": 1,
+    "cross_attention_dim": WIDTH,
+    "num_attention_heads": (2, 6, 6),
+    "projection_class_embeddings_input_dim": 512,
+}
+"""6.7 M parameters, 8 GFLOP for 16 views. No aesthetic score."""
+REFINER_UNET: Mapping[str, Any] = {
+    **VIDEO_UNET,
+    "in_channels": 2 * CHANNELS + 9,
+    "down_block_types": (
+        "DownBlockSpatioTemporal",
+        "DownBlockSpatioTemporal",
+        "CrossAttnDownBlockSpatioTemporal",
+    ),
+    "up_block_types": ("CrossAttnUpBlockSpatioTemporal", "UpBlockSpatioTemporal", "UpBlockSpatioTemporal"),
+    "block_out_channels": (32, 64, 64),
+    "num_attention_heads": (2, 4, 4),
+}
+"""2.5 M parameters, 11 GFLOP at 32 x 32 latents."""
+DEPTH: Mapping[str, Any] = {
+    "is_hybrid": True,
+    "hidden_size": 48,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 3,
+    "intermediate_size": 192,
+    "layer_norm_eps": 1e-6,
+    "image_size": 96,
+    "backbone_out_indices": (0, 1, 2, 3),
+    "backbone_featmap_shape": (1, 128, 6, 6),
+    "reassemble_factors": (1, 1, 1, 0.5),
+    "neck_hidden_sizes": (32, 64, 48, 48),
+    "fusion_hidden_size": 32,
+    "backbone_config": {
+        "model_type": "bit",
+        "embedding_size": 16,
+        "hidden_sizes": (32, 64, 128),
+        "depths": (1, 1, 1),
+        "layer_type": "bottleneck",
+        "global_padding": "SAME",
+        "embedding_dynamic_padding": True,
+        "num_groups": 8,
+        "out_features": ["stage1", "stage2", "stage3"],
+    },
+}
+
+OURS = ("ours: found by trying on 582 objects, see the model cards",)
+STEPS = Optimisation(
+    steps=20_000,
+    batch_size=2,
+    learning_rate=1e-3,
+    betas=(0.9, 0.99),
+    weight_decay=0.01,
+    schedule="cosine",
+    warmup_steps=200,
+    clip_norm=1.0,
+    ema_decay=0.998,
+    precision="no",
+)
+RING24 = DataPlan(size_px=128, rebase=True, mirror=0.5, colour=0.5, variants=4)
+RING16 = replace(RING24, orbit="ring16", views=16)
+
+RECIPES: tuple[Recipe, ...] = (
+    Recipe(
+        "vae", "mini", "pictures to latents, f = 8, 8 channels",
+        DataPlan(orbit="*", views=2, size_px=128, background="random", mirror=0.5, colour=0.5),
+        replace(STEPS, batch_size=4, steps=40_000, learning_rate=2e-3, weight_decay=0.0),
+        OURS, VaeTask(VAE, kl_weight=3e-6, latent_scaling=1.0),
+    ),
+    Recipe(
+        "videomv-image", "mini", "a picture to 24 views at 128 px", RING24, STEPS, OURS,
+        VideoMVTask(MINI_PICTURE, PICTURE_NETWORKS, ("vae",), ("unet", "image_encoder"), drop=0.1),
+    ),
+    Recipe(
+        "videomv-text", "mini", "a sentence to 24 views at 128 px",
+        replace(RING24, rebase=False, colour=0.0, variants=2, caption="object"), STEPS, OURS,
+        VideoMVTask(MINI_TEXT, NETWORKS, ("vae",), ("unet", "text_encoder"), drop=0.1),
+    ),
+    Recipe(
+        "reconstructor", "mini", "4 generated views at 128 px to 16,384 Gaussians", RING24,
+        replace(STEPS, batch_size=1, learning_rate=6e-4, weight_decay=0.05), OURS,
+        ReconstructorTask(
+            GAUSSIANS, ("unet", "vae"), generator=VideoMVTask(MINI_PICTURE, PICTURE_NETWORKS), supervised=8
+        ),
+    ),
+    Recipe(
+        "depth", "mini", "relative inverse depth of single views",
+        DataPlan(orbit="*", views=2, size_px=128, background=(1.0, 1.0, 1.0), mirror=0.5, colour=0.5, depth=True),
+        replace(STEPS, batch_size=8), OURS, DepthSettings(DEPTH),
+    ),
+    Recipe(
+        "hi3d-base", "mini", "a picture to 16 views at 128 px", RING16, STEPS, OURS,
+        BaseSettings(
+            MINI_HI3D, VIDEO_UNET, VAE, IMAGE_ENCODER, None, ("vae",), Diffusion(augmentation=LogNormal(-4.0, 0.5)),
+            train_image_encoder=True,
+        ),
+    ),
+    Recipe(
+        "hi3d-refiner", "mini", "16 views refined from 128 to 256 px", replace(RING16, size_px=256, degrade=True), STEPS,
+        OURS,
+        RefinerSettings(MINI_HI3D, REFINER_UNET, VAE, IMAGE_ENCODER, DEPTH, ("vae", "image_encoder", "depth")),
+    ),
+)  # fmt: skip
+"""Rows of the table, see `table.py`."""
