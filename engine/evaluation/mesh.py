@@ -13,7 +13,7 @@ import trimesh
 from jaxtyping import Bool, Float
 from scipy.spatial import cKDTree
 
-from engine.errors import TurntableError
+from engine.errors import EvaluationError
 from engine.files import read_mesh
 from engine.files.types import MeshArrays
 
@@ -22,10 +22,6 @@ TARGET_SAMPLES = 1_000_000  # of the other surface: two equal meshes then measur
 TARGET_SEED = 7
 LIFT_M = 1e-4  # rays start this far off the surface, so as not to hit the face that they start from
 FSCORE_M = 0.01
-
-
-class EvaluationError(TurntableError):
-    """Something that cannot be measured."""
 
 
 @dataclass(frozen=True)
