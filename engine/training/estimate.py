@@ -16,6 +16,7 @@ from torch import nn
 
 from engine.training.loop import Setup, Steps
 from engine.training.lora import add_adapters
+from engine.training.memory import compute_twice
 from engine.training.meta import StepCost, cost_of_step, on_meta
 from engine.training.plans import Recipe
 from engine.training.processes import deal, precision_of
@@ -117,14 +118,14 @@ def _cost(
     try:
         task = on_meta(make)
         with torch.device("meta"):
-            _adapt(task, settings)
+            _adapt(task, recipe, settings)
         words = f"a micro-batch of {clips} on the meta device, {'float32' if precision == 'no' else '16 bits'}"
         return task, cost_of_step(task, recipe.data, clips, precision), words
     except (RuntimeError, TypeError, ValueError) as error:  # it wants numbers, or cannot be built so
         log.debug("not on the meta device: %s", error)
         reason = str(error).splitlines()[0][:100]
     task = make()
-    _adapt(task, settings)
+    _adapt(task, recipe, settings)
     if sum(parameter.numel() for parameter in task.student.parameters()) > SMALL:
         return task, None, f"not found: {recipe.name} does not run on the meta device ({reason})"
     one = cost_of_step(task, recipe.data, 1, "no")
@@ -132,7 +133,8 @@ def _cost(
     return task, cost, f"one clip on the CPU in float32, times the micro-batch of {clips}"
 
 
-def _adapt(task: Task, settings: LoopSettings) -> None:
+def _adapt(task: Task, recipe: Recipe, settings: LoopSettings) -> None:
+    compute_twice(task.student, recipe.optimisation)
     if settings.lora_rank is not None:
         add_adapters(task, settings.lora_rank, settings.seed)
 

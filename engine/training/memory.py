@@ -1,16 +1,34 @@
-"""When memory runs out: what was asked for, and what needs less."""
+"""Memory: computing activations twice; and when it runs out, what was asked for, and what needs less."""
 
+import logging
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
+from torch import nn
 
 from engine.errors import TrainingError
-from engine.training.plans import Recipe
+from engine.training.plans import Optimisation, Recipe
 from engine.training.processes import Shares
 
+log = logging.getLogger(__name__)
+
 CPU_WORDS = re.compile(r"not enough memory|can't allocate memory|DefaultCPUAllocator", re.IGNORECASE)
+
+
+def compute_twice(student: nn.Module, plan: Optimisation) -> None:
+    """Let a student compute activations again in the backward pass, if its plan says so and it can.
+
+    It can with a method of diffusers' name, `enable_gradient_checkpointing`; some tasks have called it already.
+    """
+    if not plan.gradient_checkpointing:
+        return
+    enable = getattr(student, "enable_gradient_checkpointing", None)
+    if enable is not None:
+        enable()
+    elif not any(getattr(module, "gradient_checkpointing", False) for module in student.modules()):
+        log.warning("%s cannot compute activations twice: gradient checkpointing stays off", type(student).__name__)
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -30,7 +30,7 @@ from engine.training.export import BEST, WEIGHTS, Exporter
 from engine.training.journal import Journal
 from engine.training.loop import NoNumberError, Setup, Steps, Taken
 from engine.training.lora import add_adapters
-from engine.training.memory import memory_explained
+from engine.training.memory import compute_twice, memory_explained
 from engine.training.names import network_key
 from engine.training.plans import Optimisation, Recipe
 from engine.training.processes import is_sharded, join, leave
@@ -109,6 +109,7 @@ def prepare(task: Task, recipe: Recipe, settings: LoopSettings) -> tuple[Setup, 
     torch.manual_seed(seed_from(settings.seed, "run"))
     plan = recipe.optimisation
     accelerator, shares = join(task, settings, plan)
+    compute_twice(task.student, plan)
     if settings.lora_rank is not None:
         add_adapters(task, settings.lora_rank, settings.seed)
     for network in task.frozen.values():

@@ -58,6 +58,7 @@ def test_more_clips_at_a_time_hold_more():
     assert 3 < four / one < 4.5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("recipe", ["vae", "depth"])
 def test_meta_counts_what_a_real_device_counts(recipe):
     asked = recipe_named(recipe, "tiny")

@@ -264,6 +264,17 @@ def test_a_loss_that_is_no_number_names_step_object_and_checkpoint(tmp_path):
     assert torch.equal(task.student.unet.to_q.weight, weights["unet.to_q.weight"])  # the step changed nothing
 
 
+def test_activations_are_computed_twice_where_the_network_can(tmp_path, caplog):
+    task = ToyTask()
+    train(task, TOYS, toy_recipe(steps=1, gradient_checkpointing=True), tmp_path / "cannot", CPU)
+    assert "ToyStudent cannot compute activations twice" in caplog.text
+    caplog.clear()
+    task.student.enable_gradient_checkpointing = lambda: setattr(task, "twice", True)
+    train(task, TOYS, toy_recipe(steps=1, gradient_checkpointing=True), tmp_path / "can", CPU)
+    assert task.twice
+    assert "cannot" not in caplog.text
+
+
 def test_no_memory_is_explained(tmp_path):
     class Greedy(ToyTask):
         def loss(self, student: torch.nn.Module, batch: Batch, *, share: float) -> Losses:

@@ -10,7 +10,7 @@ from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from safetensors.torch import load_file
 
 from engine.checkpoints.keys_vae import vae_from_release
-from engine.multiview.networks.latents import LatentCodec
+from engine.multiview.networks.latents import LatentCodec, normalise_latents
 from tests.engine.multiview.networks.test_text_orbit import FLOAT32, PUBLISHED, relative
 
 
@@ -113,3 +113,24 @@ def test_wrong_sizes_are_refused(vae: AutoencoderKL):
         codec.decode(torch.zeros(1, 3, 8, 8))
     with pytest.raises(ValueError, match="chunk must be at least 1"):
         LatentCodec(vae, chunk=0)
+
+
+def test_normalised_latents_stand_for_the_same_pictures() -> None:
+    """Whatever was measured comes to zero mean and unit variance; decoding and the posterior's width stay."""
+    torch.manual_seed(0)
+    vae = AutoencoderKL(
+        down_block_types=("DownEncoderBlock2D",) * 2, up_block_types=("UpDecoderBlock2D",) * 2,
+        block_out_channels=(8, 16), layers_per_block=1, norm_num_groups=4, latent_channels=3,
+    ).eval()  # fmt: skip
+    images = torch.rand(6, 3, 16, 16) * 2 - 1
+    codec = LatentCodec(vae, scaling=1.0)
+    before_mean, before_width = codec.posterior(images)
+    before = codec.decode(before_mean).detach()
+    mean, deviation = before_mean.mean((0, 2, 3)), before_mean.std((0, 2, 3))
+    normalise_latents(vae, mean, deviation)
+    after_mean, after_width = codec.posterior(images)
+    torch.testing.assert_close(after_mean.mean((0, 2, 3)), torch.zeros(3), atol=1e-4, rtol=0)  # float32
+    torch.testing.assert_close(after_mean.std((0, 2, 3)), torch.ones(3), atol=1e-4, rtol=0)
+    torch.testing.assert_close(codec.decode(after_mean), before, atol=1e-4, rtol=0)
+    ratio = (0.5 * (before_width - after_width)).exp().mean((0, 2, 3))
+    torch.testing.assert_close(ratio, deviation, atol=1e-4, rtol=1e-4)
