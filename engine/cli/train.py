@@ -60,6 +60,8 @@ class Learning:
     """True: compute activations twice: a third slower, far less memory."""
     size_px: Unset[int] = None
     """Side of the views."""
+    decoder_only: bool = False
+    """The autoencoder's decoder alone: denoisers that know its latents stay good."""
     lora: Unset[int] = None
     """Train adapters of this rank beside the attention in place of the weights."""
 
@@ -164,6 +166,10 @@ class Train:
             if name in given:
                 given[name] = given[name] or None
         data = recipe.data if learning.size_px is None else replace(recipe.data, size_px=learning.size_px)
+        if learning.decoder_only:
+            if recipe.name != "vae":
+                raise ValueError(f"--decoder-only is for vae, got {recipe.name}: leave it out")
+            recipe = replace(recipe, task=replace(recipe.task, learns="decoder"))  # type: ignore[type-var]  # a VaeTask
         return replace(recipe, data=data, optimisation=replace(recipe.optimisation, **given))
 
     def _settings(self) -> "LoopSettings":

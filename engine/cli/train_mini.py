@@ -1,16 +1,21 @@
 """`turntable train-mini`: the small weights that come with Turntable, trained on from where they are."""
 
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 from tyro.conf import OmitArgPrefixes as Flags
 
 from engine.cli.running import needing
 from engine.cli.train import Keeping, Learning, Shards, Train
-from engine.command_line import Answer, Talk
+from engine.command_line import Answer, Talk, Unset
+
+if TYPE_CHECKING:
+    from engine.training.family import Stage
+    from engine.training.types import Batch
 
 StageName = Literal["vae", "image", "text", "reconstructor", "depth", "hi3d-base", "hi3d-refiner"]
 
@@ -31,6 +36,8 @@ class TrainMini:
     """Time to train."""
     out: Path = Path("outputs/train-mini")
     """Folder for runs, one a stage; a finished one is replaced by the next."""
+    family: Unset[Path] = None
+    """Folder of the small weights: the installed ones unless given."""
     workers: int = 1
     """Processes that read and decode."""
     seed: int = 0
@@ -47,17 +54,30 @@ class TrainMini:
     def perform(self) -> Answer:
         """Train, compare, and print what became of the weights."""
         with needing("train-mini", "models,train"):
-            from engine.training.family import STAGES, finished, is_better, promote, start_folder
+            from engine.training.family import (
+                STAGES,
+                TREE,
+                finished,
+                is_better,
+                latents_are_learned,
+                normalise,
+                promote,
+                start_folder,
+            )
 
+        tree = self.family or TREE
+        decoder_only = self.stage == "vae" and latents_are_learned(tree)
         stage, run, start = STAGES[self.stage], self.out / self.stage, self.out / f"{self.stage}-start"
         if not (run / "run.json").is_file() or (run / "weights").is_dir():
             self._begin_anew(run)
-            start_folder(stage, start)
-        self._train(stage.recipe, stage.orbit, run, start).perform()
+            start_folder(stage, start, tree)
+        self._train(stage, run, start, decoder_only).perform()
         trained = finished(run, stage.orbit)
-        if not self.always and not is_better(self.stage, trained):
+        if not self.always and not is_better(self.stage, trained, tree):
             return Answer(f"{self.stage}: held-out loss {trained.measured['loss']:.5f}, not better: the weights stay")
-        promote(self.stage, trained)
+        if self.stage == "vae" and not decoder_only:
+            normalise(trained.weights, self._some(stage.recipe, stage.orbit))
+        promote(self.stage, trained, tree)
         return Answer(f"{self.stage}: held-out loss {trained.measured['loss']:.5f}, better: the weights are replaced")
 
     def _begin_anew(self, run: Path) -> None:
@@ -69,18 +89,27 @@ class TrainMini:
             shutil.rmtree(before, ignore_errors=True)
             run.rename(before)
 
-    def _train(self, recipe: str, orbit: str, run: Path, start: Path) -> Train:
+    def _some(self, recipe: str, orbit: str) -> "Iterable[Batch]":
+        """Held-out clips without chance."""
+        from engine.training.batches import loader
+        from engine.training.recipes import recipe_named
+        from engine.training.sources import find_shards
+
+        shards = find_shards([str(self.data / f"{orbit}-val-*.tar")])
+        return loader(recipe_named(recipe, "mini").data, shards, batch_size=4, seed=0, endless=False)
+
+    def _train(self, stage: "Stage", run: Path, start: Path, decoder_only: bool) -> Train:
         return Train(
-            recipe=recipe,  # type: ignore[arg-type]  # a RecipeName of the table
+            recipe=stage.recipe,
             out=run,
             shards=Shards(
-                data=(str(self.data / f"{orbit}-train-*.tar"),), val=(str(self.data / f"{orbit}-val-*.tar"),),
+                data=(str(self.data / f"{stage.orbit}-train-*.tar"),), val=(str(self.data / f"{stage.orbit}-val-*.tar"),),
                 workers=self.workers,
             ),
             size="mini",
             weights=start,
-            cache=self.out / "cache",
-            learning=Learning(minutes=self.minutes),
+            cache=self.out / "cache" if "vae" in stage.needs else None,
+            learning=Learning(minutes=self.minutes, decoder_only=decoder_only),
             keeping=Keeping(checkpoint_every=500, validate_every=500),
             seed=self.seed,
             device=self.device,

@@ -64,6 +64,7 @@ MINI_TEXT = VideoMVSettings(
     size_px=128,
     schedule="cosine_zero_snr",
     background=1.0,
+    latent_scaling=1.0,
     steps=20,
     guidance_scale=3.0,
     prompt_suffix="",
@@ -104,7 +105,9 @@ class Hi3DSettings:
     """Second stage: told the views' depth; False: zeros in its place, as its weights were trained (the paper's Table 3)."""
 
 
-MINI_HI3D = Hi3DSettings(size_px=128, refined_px=256, guidance=(1.0, 1.0), refined_guidance=(1.0, 1.0), steps=12)
+MINI_HI3D = Hi3DSettings(
+    size_px=128, refined_px=256, latent_scaling=1.0, guidance=(1.0, 1.0), refined_guidance=(1.0, 1.0), steps=12
+)
 """Our own small weights: they guess too little for guidance to help."""
 RefinementChoice = Literal["off", "both", "conditional"]
 

@@ -9,7 +9,7 @@ start_folder(stage) --> `train` --> RUN/weights --promote--> the tree
 
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from engine.checkpoints.layout import WeightsIndex, load_component, write_index
 from engine.errors import TrainingError
 from engine.files import write_bytes
 from engine.multiview.networks.image_orbit import ImageOrbitUNet
+from engine.multiview.networks.latents import LatentCodec, normalise_latents
 from engine.multiview.networks.text_orbit import TextOrbitUNet
 from engine.multiview.settings import MINI_HI3D, MINI_PICTURE, MINI_TEXT
 from engine.training.export import BEST
@@ -30,6 +31,7 @@ from engine.training.recipes.mini import NETWORKS
 from engine.training.state import PROGRESS, RUN
 from engine.training.state import checkpoints as checkpoints_of
 from engine.training.tasks.components import fresh_text_encoder
+from engine.training.types import Batch
 
 TREE = Path(checkpoints.__file__).parent / "mini"
 """Where the weights that ship with Turntable lie."""
@@ -150,10 +152,8 @@ def start_folder(stage: Stage, folder: Path, tree: Path = TREE) -> Path:
     if stage.begins_as is not None and "unet" not in parts and (tree / stage.begins_as).is_dir():
         begun(tree / stage.begins_as).save_pretrained(folder / "unet")
         names["unet"] = "TextOrbitUNet"
-    scaling = latent_scaling(tree)
-    settings = {} if scaling is None else {"latent_scaling": scaling}
     system = "hi3d" if stage.recipe in ("hi3d-base", "hi3d-refiner", "depth") else "videomv"
-    write_index(folder, WeightsIndex(system, names, settings))
+    write_index(folder, WeightsIndex(system, names, {"latent_scaling": 1.0}))
     return folder
 
 
@@ -169,13 +169,6 @@ def begun(picture_unet: Path) -> TextOrbitUNet:
     taken["conv_in.weight"] = state["conv_in.weight"][:, : own["conv_in.weight"].shape[1]]
     unet.load_state_dict(taken, strict=False)
     return unet
-
-
-def latent_scaling(tree: Path = TREE) -> float | None:
-    """Return what brings the autoencoder's latents to unit variance, as measured when it was trained; None before."""
-    measured = history(tree).get("vae", {}).get("measured", {})
-    found = measured.get("latent_scaling")
-    return None if found is None else round(float(found), 4)
 
 
 def history(tree: Path = TREE) -> dict[str, Any]:
@@ -233,6 +226,22 @@ def is_better(stage_name: str, trained: Trained, tree: Path = TREE) -> bool:
     return trained.measured["loss"] < before["measured"]["loss"]
 
 
+def latents_are_learned(tree: Path = TREE) -> bool:
+    """Whether some network in the tree knows the autoencoder's latents, so that they must not change any more."""
+    return any((tree / name).is_dir() for name in ("image-unet", "text-unet", "hi3d-unet"))
+
+
+def normalise(weights: Path, batches: Iterable[Batch]) -> None:
+    """Give a fresh autoencoder's latents zero mean and unit variance in every channel, as measured on some clips."""
+    place = weights / "vae"
+    vae = load_component(place, "AutoencoderKL", torch.float32)
+    codec = LatentCodec(vae, scaling=1.0)
+    with torch.no_grad():
+        found = torch.cat([codec.posterior(batch.pixels)[0].flatten(0, 1) for batch in batches])
+    normalise_latents(vae, found.mean((0, 2, 3)), found.std((0, 2, 3)))
+    vae.save_pretrained(place)
+
+
 def promote(stage_name: str, trained: Trained, tree: Path = TREE) -> None:
     """Bring a run's networks into the tree in half precision, and the pipelines and the history up to date."""
     stage = STAGES[stage_name]
@@ -250,7 +259,6 @@ def promote(stage_name: str, trained: Trained, tree: Path = TREE) -> None:
 
 def write_pipelines(tree: Path = TREE) -> None:
     """Write the index of every pipeline whose networks are all there."""
-    scaling = latent_scaling(tree)
     for name, pipeline in PIPELINES.items():
         there = {part: place for part, place in pipeline.parts.items() if (tree / place).is_dir()}
         if set(pipeline.parts) - set(there) - set(pipeline.optional):
@@ -258,8 +266,6 @@ def write_pipelines(tree: Path = TREE) -> None:
         if "depth" not in there:
             there.pop("refiner", None)
         settings = json.loads(json.dumps(asdict(pipeline.settings)))
-        if scaling is not None:
-            settings["latent_scaling"] = scaling
         index = WeightsIndex(
             pipeline.system,
             {part: CLASSES[place] for part, place in there.items()},

@@ -11,7 +11,7 @@ log = logging.getLogger(__name__)
 def counted(loader: Iterable[object]) -> dict[str, float]:
     """Return good and bad samples so far, as curves."""
     counts = getattr(loader, "counts", None)
-    return {"data/good": counts.good, "data/bad": counts.all_bad} if isinstance(counts, Counts) else {}
+    return {"data/good": float(counts.good), "data/bad": float(counts.all_bad)} if isinstance(counts, Counts) else {}
 
 
 def tell_counts(loader: Iterable[object]) -> None:

@@ -158,12 +158,12 @@ RECIPES: tuple[Recipe, ...] = (
     ),
     Recipe(
         "videomv-image", "mini", "a picture to 24 views at 128 px", RING24, STEPS, OURS,
-        VideoMVTask(MINI_PICTURE, PICTURE_NETWORKS, ("vae",), ("unet", "image_encoder"), drop=0.1),
+        VideoMVTask(MINI_PICTURE, PICTURE_NETWORKS, ("vae",), ("unet", "image_encoder"), late=0.4),
     ),
     Recipe(
         "videomv-text", "mini", "a sentence to 24 views at 128 px",
         replace(RING24, rebase=False, colour=0.0, variants=2, caption="object"), STEPS, OURS,
-        VideoMVTask(MINI_TEXT, NETWORKS, ("vae",), ("unet", "text_encoder"), drop=0.1),
+        VideoMVTask(MINI_TEXT, NETWORKS, ("vae",), ("unet", "text_encoder"), late=0.4),
     ),
     Recipe(
         "reconstructor", "mini", "4 generated views at 128 px to 16,384 Gaussians", RING24,

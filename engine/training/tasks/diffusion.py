@@ -28,6 +28,8 @@ from engine.training.types import Batch, Draws, Losses
 
 MEASURED_SHARES = (0.125, 0.375, 0.625, 0.875)
 """Held-out losses are taken at these shares of the schedule, the middles of its quarters, so that they compare."""
+LATE = 0.7
+"""Share of the schedule after which a time is late."""
 
 
 class OrbitDiffusion:
@@ -59,7 +61,7 @@ class OrbitDiffusion:
     def loss(self, student: nn.Module, batch: Batch, *, share: float) -> Losses:
         """Return the squared error of the predicted noise, or v, at a random time for each clip."""
         draws = Draws(batch.seeds, batch.pixels.device)
-        t = (draws.uniform() * self.schedule.count).long()
+        t = self._times(draws)
         total = self._error(student, batch, t, draws, self.plan.drop)
         return Losses(total, {"loss": total.detach()})
 
@@ -107,6 +109,13 @@ class OrbitDiffusion:
         conditions = self.told.dropped(self.told.whole(batch, moments, draws), batch, drop, draws)
         prediction = student(self.schedule.add_noise(x0, noise, t), t.float(), **conditions)
         return functional.mse_loss(prediction.float(), self.schedule.target(x0, noise, t))
+
+    def _times(self, draws: Draws) -> Int[Tensor, " b"]:
+        """A time for each clip, uniform but for the share that is drawn late."""
+        share = draws.uniform()
+        if self.plan.late:
+            share = torch.where(draws.uniform() < self.plan.late, LATE + (1 - LATE) * share, share)
+        return (share * self.schedule.count).long()
 
     def _noise(self, x0: Float[Tensor, "b n c h w"], draws: Draws) -> Float[Tensor, "b n c h w"]:
         noise = draws.normal(*x0.shape[1:])

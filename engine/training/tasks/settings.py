@@ -81,6 +81,8 @@ class VideoMVTask:
     """Components that must come from given weights; the others start from random numbers where there are none."""
     trained: tuple[str, ...] = ("unet",)
     """Components that learn: unet, and text_encoder or image_encoder."""
+    late: float = 0.0
+    """Share of the clips whose time is drawn from the last three tenths, where the shape is decided, not from all."""
     drop: float = 0.1
     """Share of the clips that are told what the unconditional branch is told at inference."""
     offset_noise: float = 0.0
@@ -104,6 +106,8 @@ class VaeTask:
     kl_weight: float = 1e-6
     """Of the posterior's divergence from the unit normal, summed over a picture's latents, against the error, summed
     over its pixels (so that it is the weight of Rombach et al. 2022); both are then divided by the number of pixels."""
+    learns: Literal["both", "decoder"] = "both"
+    """Both halves, or the decoder alone: the latents stay what they are, and denoisers that learned them stay good."""
     latent_scaling: float = 0.18215
     """Saved beside the weights until `measure` has seen what brings latents to unit variance."""
 

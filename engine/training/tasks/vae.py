@@ -55,6 +55,9 @@ class VaeLearning:
         """Take the autoencoder, what its losses weigh, and LPIPS if it is to count."""
         self.plan = plan
         self.student: nn.Module = VaeStudent(vae.requires_grad_(True))
+        if plan.learns == "decoder":
+            vae.encoder.requires_grad_(False)
+            vae.quant_conv.requires_grad_(False)
         self.frozen: Mapping[str, nn.Module] = {} if perceptual is None else {"perceptual": perceptual}
         self.latent_scaling = plan.latent_scaling
         """Factor that brings latents to unit variance, as last measured."""

@@ -1,0 +1,141 @@
+"""The small family: what a stage starts from, how its networks come into the tree, what the pipelines are made of."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+
+from engine.checkpoints.layout import read_index
+from engine.cli import main
+from engine.errors import TrainingError
+from engine.files import OrbitImages, write_shard
+from engine.geometry import RING24, Orbit
+from engine.multiview.networks.image_orbit import ImageOrbitUNet
+from engine.multiview.videomv import VideoMVPipeline
+from engine.splats.rendering import render_colours
+from engine.training.family import (
+    STAGES,
+    Trained,
+    begun,
+    history,
+    is_better,
+    latents_are_learned,
+    promote,
+    start_folder,
+)
+from engine.training.recipes.mini import IMAGE_ENCODER, NETWORKS, PICTURE_NETWORKS, VAE
+from engine.training.tasks.components import fresh_image_encoder, fresh_text_encoder
+from tests.engine.training.procedural import thing
+
+RUN = Trained(Path(), {"loss": 0.5}, steps=10, minutes=1.0, device="cpu", data="ring24", commit="abc")
+
+
+def vae_run(folder: Path) -> Trained:
+    torch.manual_seed(0)
+    AutoencoderKL(**VAE).save_pretrained(folder / "vae")
+    return replace(RUN, weights=folder)
+
+
+def image_run(folder: Path) -> Trained:
+    torch.manual_seed(1)
+    ImageOrbitUNet(**PICTURE_NETWORKS.unet).save_pretrained(folder / "unet")
+    fresh_image_encoder(IMAGE_ENCODER, 0).save_pretrained(folder / "image_encoder")
+    fresh_text_encoder(NETWORKS.text_encoder, 0).save_pretrained(folder / "text_encoder")
+    return replace(RUN, weights=folder)
+
+
+def test_a_stage_says_what_must_be_trained_first(tmp_path: Path) -> None:
+    with pytest.raises(
+        TrainingError, match=r"videomv-text needs vae, which .* train it first: make train-mini STAGE=vae"
+    ):
+        start_folder(STAGES["text"], tmp_path / "start", tmp_path / "tree")
+    assert not (tmp_path / "start").exists()
+
+
+def test_networks_come_into_the_tree_and_make_a_pipeline(tmp_path: Path) -> None:
+    """Half precision in the tree, each network once; the pipeline's folder holds an index alone."""
+    tree = tmp_path / "tree"
+    promote("vae", vae_run(tmp_path / "vae_run"), tree)
+    assert not latents_are_learned(tree)
+    assert not (tree / "videomv-image").exists()  # nothing to generate with yet
+    run = image_run(tmp_path / "image_run")
+    promote("image", run, tree)
+    assert latents_are_learned(tree)
+    assert sorted(path.name for path in (tree / "videomv-image").iterdir()) == ["model_index.json"]
+    assert read_index(tree / "videomv-image").folders["vae"] == "../vae"
+    pipeline = VideoMVPipeline.from_pretrained(tree / "videomv-image")
+    assert pipeline.settings.size_px == 128
+    own = ImageOrbitUNet.from_pretrained(run.weights / "unet").state_dict()
+    for name, tensor in pipeline.unet.state_dict().items():
+        assert tensor.dtype == torch.float32
+        torch.testing.assert_close(tensor, own[name].half().float(), atol=0, rtol=0)
+    assert history(tree)["image"]["runs"] == [
+        {"steps": 10, "minutes": 1.0, "device": "cpu", "data": "ring24", "commit": "abc"}
+    ]
+
+
+def test_a_stage_starts_from_what_is_there(tmp_path: Path) -> None:
+    """The text network begins as the picture network's copy; trained again, it goes on from itself."""
+    tree = tmp_path / "tree"
+    promote("vae", vae_run(tmp_path / "vae_run"), tree)
+    fresh = start_folder(STAGES["image"], tmp_path / "fresh", tree)
+    assert set(read_index(fresh).components) == {"vae", "text_encoder"}
+    promote("image", image_run(tmp_path / "image_run"), tree)
+    again = start_folder(STAGES["image"], tmp_path / "again", tree)
+    assert set(read_index(again).components) == {"vae", "text_encoder", "unet", "image_encoder"}
+    text = start_folder(STAGES["text"], tmp_path / "text", tree)
+    assert read_index(text).components == {"vae": "AutoencoderKL", "unet": "TextOrbitUNet"}
+
+
+def test_a_text_network_begins_as_a_picture_network(tmp_path: Path) -> None:
+    picture = ImageOrbitUNet(**PICTURE_NETWORKS.unet)
+    picture.save_pretrained(tmp_path)
+    unet = begun(tmp_path)
+    state = picture.state_dict()
+    same = [name for name, tensor in unet.state_dict().items() if name in state and state[name].shape == tensor.shape]
+    assert len(same) == len(unet.state_dict()) - 1  # all but the first convolution
+    for name in same:
+        assert torch.equal(unet.state_dict()[name], state[name])
+    assert torch.equal(unet.conv_in.weight, picture.conv_in.weight[:, : unet.config.in_channels])
+
+
+def test_only_a_lower_loss_is_better(tmp_path: Path) -> None:
+    tree = tmp_path / "tree"
+    run = vae_run(tmp_path / "run")
+    assert is_better("vae", run, tree)
+    promote("vae", run, tree)
+    assert not is_better("vae", run, tree)
+    assert is_better("vae", replace(run, measured={"loss": 0.49}), tree)
+
+
+@torch.no_grad()
+def photographed(uid: str, orbit: Orbit, number: int) -> OrbitImages:
+    colour, alpha = render_colours(thing(number), orbit.cameras)
+    rgba = torch.cat([(colour / alpha[:, None].clamp_min(1e-3)).clamp(0, 1), alpha[:, None]], 1)
+    return OrbitImages(uid, orbit, (255 * rgba.permute(0, 2, 3, 1)).round().byte().contiguous().numpy())
+
+
+@pytest.mark.slow
+def test_the_command_trains_a_stage_into_the_tree(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """From nothing: the autoencoder's latents come out normalised; trained again, only its decoder may change."""
+    orbit = replace(RING24.orbit(10.0, 128, 128).subset(range(4)), name="ring24")
+    data = tmp_path / "data"
+    for split in ("train", "val"):
+        write_shard(data / f"ring24-{split}-000.tar", [photographed(f"{split}{k}", orbit, k) for k in range(2)])
+    line = ["train-mini", "vae", "--data", str(data), "--family", str(tmp_path / "tree"), "--out", str(tmp_path / "runs"),
+            "--minutes", "0.05", "--workers", "0", "--threads", "1", "-q"]  # fmt: skip
+    assert main(line) == 0
+    assert "better: the weights are replaced" in capsys.readouterr().out
+    vae = AutoencoderKL.from_pretrained(tmp_path / "tree" / "vae", torch_dtype=torch.float32)
+    told = json.loads((tmp_path / "tree" / "training.json").read_text())["vae"]
+    assert told["runs"][0]["device"] == "cpu"
+    (tmp_path / "tree" / "image-unet").mkdir()  # something that knows the latents
+    assert main([*line, "--always"]) == 0
+    after = AutoencoderKL.from_pretrained(tmp_path / "tree" / "vae", torch_dtype=torch.float32)
+    for name, tensor in after.state_dict().items():
+        if name.startswith(("encoder.", "quant_conv.")):
+            assert torch.equal(tensor, vae.state_dict()[name]), name
+    assert any(not torch.equal(tensor, vae.state_dict()[name]) for name, tensor in after.state_dict().items())
