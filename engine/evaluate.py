@@ -68,7 +68,7 @@ class Given:
     """What an evaluation reads."""
 
     orbits: tuple[str, ...]
-    """Shards of the true orbits; see engine.training.sources."""
+    """Shards of the true orbits; see engine.training.data.sources."""
     training: tuple[str, ...] = ()
     """Shards of the training objects, for the baseline and to tell which labels were seen; none: no such baseline."""
     truth: Path | None = None

@@ -15,8 +15,8 @@ from engine.command_line import Answer, Several, Talk, Unset
 from engine.training.plans import RecipeName, Size
 
 if TYPE_CHECKING:
+    from engine.training.loop.settings import Feed, LoopSettings
     from engine.training.plans import Recipe
-    from engine.training.settings import Feed, LoopSettings
     from engine.training.types import Task
 
 log = logging.getLogger(__name__)
@@ -132,8 +132,8 @@ class Train:
         with needing("train", "models,train"):
             import torch
 
-            from engine.training.export import origins_of
-            from engine.training.run import train
+            from engine.training.loop.export import origins_of
+            from engine.training.loop.run import train
         torch.set_num_threads(self.threads)
         silence_libraries()
         _first_alone()
@@ -173,7 +173,7 @@ class Train:
         return replace(recipe, data=data, optimisation=replace(recipe.optimisation, **given))
 
     def _settings(self) -> "LoopSettings":
-        from engine.training.settings import LoopSettings
+        from engine.training.loop.settings import LoopSettings
 
         learning, keeping = self.learning, self.keeping
         return LoopSettings(
@@ -200,7 +200,7 @@ class Train:
         """Loaders of the shards that were given. Raises ValueError without --data, TrainingError for missing shards."""
         if not self.shards.data:
             raise ValueError("--data: say which shards to learn from")
-        from engine.training.feeding import feed_from
+        from engine.training.loop.feeding import feed_from
 
         shards = self.shards
         return feed_from(
@@ -208,7 +208,7 @@ class Train:
         )  # fmt: skip
 
     def _estimate(self, recipe: "Recipe", settings: "LoopSettings") -> str:
-        from engine.training.estimate import estimate, told
+        from engine.training.loop.estimate import estimate, told
 
         feed = self._feed(recipe, settings) if self.shards.data else None
         processes = int(os.environ.get("WORLD_SIZE", "1"))

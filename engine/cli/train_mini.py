@@ -91,9 +91,9 @@ class TrainMini:
 
     def _some(self, recipe: str, orbit: str) -> "Iterable[Batch]":
         """Held-out clips without chance."""
-        from engine.training.batches import loader
+        from engine.training.data.batches import loader
+        from engine.training.data.sources import find_shards
         from engine.training.recipes import recipe_named
-        from engine.training.sources import find_shards
 
         shards = find_shards([str(self.data / f"{orbit}-val-*.tar")])
         return loader(recipe_named(recipe, "mini").data, shards, batch_size=4, seed=0, endless=False)

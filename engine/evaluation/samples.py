@@ -12,7 +12,7 @@ from engine.files import OrbitImages, iter_shard
 from engine.geometry import Orbit
 from engine.multiview.orbits import KnownViews, OrbitRequest, orbit_for
 from engine.multiview.resampling import resample
-from engine.training.sources import find_shards
+from engine.training.data.sources import find_shards
 
 FOV_TOLERANCE_DEG = 0.1
 """Stored focal lengths are rounded; 39.6 and 49.13 degrees are the kinds that have to be told apart."""
@@ -55,7 +55,7 @@ def read_samples(patterns: Sequence[str], kind: OrbitKind, *, limit: int | None 
     """Return the orbits of a kind that shards hold, in stored order, colours alone; they are held in memory all at once.
 
     Args:
-        patterns: see `engine.training.sources`.
+        patterns: see `engine.training.data.sources`.
         kind: what is taken; samples of other kinds are passed over.
         limit: how many at most.
 

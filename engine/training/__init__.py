@@ -2,5 +2,5 @@
 
     shards --sources, stream--> orbits --clips--> Clip --batches--> Batch --task--> Losses --loop--> a run folder
 
-`engine.training.recipes` names what can be trained; `engine.training.run.train` does it. Nothing heavy is imported here.
+`engine.training.recipes` names what can be trained; `engine.training.loop.run.train` does it. Nothing heavy is imported here.
 """

@@ -24,12 +24,12 @@ from engine.multiview.networks.image_orbit import ImageOrbitUNet
 from engine.multiview.networks.latents import LatentCodec, normalise_latents
 from engine.multiview.networks.text_orbit import TextOrbitUNet
 from engine.multiview.settings import MINI_HI3D, MINI_PICTURE, MINI_TEXT
-from engine.training.export import BEST
-from engine.training.journal import MEASURES
+from engine.training.loop.export import BEST
+from engine.training.loop.journal import MEASURES
+from engine.training.loop.state import PROGRESS, RUN
+from engine.training.loop.state import checkpoints as checkpoints_of
 from engine.training.plans import RecipeName
 from engine.training.recipes.mini import NETWORKS
-from engine.training.state import PROGRESS, RUN
-from engine.training.state import checkpoints as checkpoints_of
 from engine.training.tasks.components import fresh_text_encoder
 from engine.training.types import Batch
 

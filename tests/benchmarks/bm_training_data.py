@@ -20,11 +20,11 @@ import torch
 
 from engine.files import write_shard
 from engine.files.images import decode_webp
-from engine.training.batches import loader
-from engine.training.clips import OrbitMembers
+from engine.training.data.batches import loader
+from engine.training.data.clips import OrbitMembers
+from engine.training.data.sources import Shards, find_shards
+from engine.training.data.stream import RawSample, Walk
 from engine.training.plans import DataPlan
-from engine.training.sources import Shards, find_shards
-from engine.training.stream import RawSample, Walk
 from tests.benchmarks.machine import machine
 from tests.engine.balls import ball_orbit
 

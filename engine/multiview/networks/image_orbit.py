@@ -28,6 +28,7 @@ from engine.multiview.networks.trunk import (
     set_dropout,
     set_first_transformer,
 )
+from engine.multiview.networks.view_convolutions import use_view_convolutions
 
 RELEASED_FPS = 8
 """Frames per second that VideoMV always gives."""
@@ -96,6 +97,7 @@ class ImageOrbitUNet(CameraConditioned, GradientCheckpoints, I2VGenXLUNet):
         )
         set_first_transformer(self, temporal_in_heads)
         set_dropout(self, dropout)
+        use_view_convolutions(self)
         self.camera_embedding = CameraEmbedding(camera_dim, 4 * block_out_channels[0])
         self._take_channels(in_channels, picture_copies)
         self.token_places = (

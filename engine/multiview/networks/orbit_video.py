@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from engine.multiview.networks.gradient_checkpoints import GradientCheckpoints
 from engine.multiview.networks.sinusoids import sinusoid
+from engine.multiview.networks.view_convolutions import use_view_convolutions
 
 NORM_EPSILON = 1e-5
 """Of every group norm in a residual block, as trained; diffusers has 1e-6 in some."""
@@ -75,6 +76,7 @@ class OrbitVideoUNet(GradientCheckpoints, UNetSpatioTemporalConditionModel):
             num_attention_heads=num_attention_heads,
             num_frames=num_frames,
         )
+        use_view_convolutions(self)
         for module in self.modules():
             if isinstance(module, SpatioTemporalResBlock):
                 _set_epsilon(module)

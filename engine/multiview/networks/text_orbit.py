@@ -22,6 +22,7 @@ from engine.multiview.networks.trunk import (
     set_dropout,
     set_first_transformer,
 )
+from engine.multiview.networks.view_convolutions import use_view_convolutions
 
 ATTENTION_DOWN, PLAIN_DOWN = "CrossAttnDownBlock3D", "DownBlock3D"
 ATTENTION_UP, PLAIN_UP = "CrossAttnUpBlock3D", "UpBlock3D"
@@ -82,6 +83,7 @@ class TextOrbitUNet(CameraConditioned, GradientCheckpoints, UNet3DConditionModel
         )
         set_first_transformer(self, temporal_in_heads)
         set_dropout(self, dropout)
+        use_view_convolutions(self)
         self.camera_embedding = CameraEmbedding(camera_dim, 4 * block_out_channels[0])
 
     def forward(
