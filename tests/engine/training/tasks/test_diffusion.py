@@ -271,3 +271,15 @@ def test_the_autoencoders_own_scaling_is_taken(tmp_path, text_task):
     assert task.settings.latent_scaling == 0.7
     assert task.latents.codec.scaling == 0.7
     assert task.index().settings["latent_scaling"] == 0.7
+
+
+@pytest.mark.parametrize("late", [0.0, 0.4, 1.0])
+def test_times_are_as_late_as_the_recipe_says(late):
+    """Uniform, but for the share that comes from the last three tenths."""
+    recipe = recipe_named("videomv-image", "tiny")
+    task = text.build(replace(recipe, task=replace(recipe.task, late=late)))
+    times = task._times(Draws(range(4000)))
+    expected = 0.3 + 0.7 * late
+    assert float((times >= 700).float().mean()) == pytest.approx(expected, abs=0.03)  # four deviations of 4,000 draws
+    assert 0 <= int(times.min())
+    assert int(times.max()) <= 999
