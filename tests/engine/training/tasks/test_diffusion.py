@@ -281,5 +281,5 @@ def test_times_are_as_late_as_the_recipe_says(late):
     times = task._times(Draws(range(4000)))
     expected = 0.3 + 0.7 * late
     assert float((times >= 700).float().mean()) == pytest.approx(expected, abs=0.03)  # four deviations of 4,000 draws
-    assert 0 <= int(times.min())
+    assert int(times.min()) >= 0
     assert int(times.max()) <= 999
