@@ -154,7 +154,7 @@ RECIPES: tuple[Recipe, ...] = (
         "vae", "mini", "pictures to latents, f = 8, 8 channels",
         DataPlan(orbit="*", views=2, size_px=128, background="random", mirror=0.5, colour=0.5),
         replace(STEPS, batch_size=4, steps=40_000, learning_rate=2e-3, weight_decay=0.0),
-        OURS, VaeTask(VAE, kl_weight=3e-5, latent_scaling=1.0),
+        OURS, VaeTask(VAE, error="l2", kl_weight=1e-6, latent_scaling=1.0),
     ),
     Recipe(
         "videomv-image", "mini", "a picture to 24 views at 128 px", RING24, STEPS, OURS,
