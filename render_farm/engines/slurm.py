@@ -10,19 +10,6 @@ from render_farm.errors import RunError
 from render_farm.run.folder import Run
 
 SHARE = re.compile(r"(\d+)/(\d+)", re.ASCII)
-WAITING = """\
-told=1
-trap 'told=1; kill -TERM $(jobs -p) 2>/dev/null || true' TERM
-{worker} &
-child=$!
-# A signal ends `wait`, not the worker: it stages what it has, seals what is whole, and then tells how it went.
-while [ "$told" = 1 ]; do
-    told=0 status=0
-    wait "$child" || status=$?
-done
-exit "$status"
-"""
-"""End of the script. bash passes SIGTERM, which SLURM sends before it kills, on to the worker and waits for it."""
 
 
 def all_shards(run: Run) -> list[str]:
@@ -63,7 +50,9 @@ def array_script(run: Run, job: ArrayJob, path: Path) -> None:
                        "fewer, or make the run with a smaller --shard-objects")  # fmt: skip
     lines = ["#!/bin/bash", *(f"#SBATCH {option}" for option in _options(run, job)), "set -e"]
     lines += [job.setup] if job.setup else []  # before -u, which many a site's setup does not bear
-    lines += ["set -uo pipefail", WAITING.format(worker=" ".join(_worker(run, job)))]
+    # In the shell's place, the worker itself gets the SIGTERM that SLURM sends the batch shell before it kills: it stages
+    # what it has, seals what is whole, and its status is the job's. (bash's `wait` can lose the status to a 2nd signal.)
+    lines += ["set -u", "exec " + " ".join(_worker(run, job)), ""]
     write_bytes(path, "\n".join(lines).encode())
     path.chmod(0o755)
 
