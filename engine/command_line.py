@@ -52,7 +52,7 @@ class Answer:
     """What a command has to say when its work is done."""
 
     text: str
-    """For stdout, without the last line's end."""
+    """For stdout, without the last line's end; nothing is said if it is empty."""
     status: int = 0
     """Exit status."""
 
@@ -80,6 +80,11 @@ def run_command_line(
     if "--version" in given:
         return _say(Answer(f"{program} {product_version()}"))
     command = tyro.cli(commands, prog=program, description=description, args=given, config=PLAIN_FLAGS)
+    return carry_out(command, perform, stopped)
+
+
+def carry_out(command: Any, perform: Callable[[Any], Answer], stopped: str) -> int:
+    """Do what a command asks for, say what came of it, and return the exit status; see `run_command_line`."""
     set_up_logging(command.talk)
     end_politely_on_sigterm()
     try:
@@ -103,7 +108,7 @@ def run_command_line(
 def _say(answer: Answer) -> int:
     """Write to stdout, and return the exit status. `| head` may have closed it: that is no error of ours."""
     try:
-        sys.stdout.write(f"{answer.text}\n")
+        sys.stdout.write(f"{answer.text}\n" if answer.text else "")
         sys.stdout.flush()
     except BrokenPipeError:
         # What is still in the buffer is flushed once more at exit: it must go somewhere.

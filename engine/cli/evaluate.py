@@ -1,12 +1,12 @@
 """`turntable evaluate`: how good a preset is on stored orbits."""
 
-import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from tyro.conf import OmitArgPrefixes as Flags
 
+from engine.cli.computing import Computing, Work
 from engine.cli.generate import Denoising
 from engine.cli.running import needing, progress_bars, set_threads, silence_libraries
 from engine.command_line import Answer, Several, Talk, Unset
@@ -73,32 +73,22 @@ class Evaluate:
     """What is measured."""
     denoising: Flags[Denoising] = field(default_factory=lambda: Denoising(framing="kept"))
     """How views are sampled."""
-    iterations: Unset[int] = None
-    """Steps of the fit of splats that are held against the truth: the preset's own number unless given."""
-    resolution: Unset[int] = None
-    """Voxels along a mesh's longest side: the preset's own number unless given."""
-    device: str = "auto"
-    """cpu, cuda, or auto: cuda where there is one."""
-    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    """What the networks compute in; auto: float32 on a CPU, bfloat16 on CUDA."""
-    offload: bool = False
-    """Keep networks in main memory and bring each to the GPU only while it runs."""
-    compile: bool = False
-    """Compile the denoising networks first: a minute or more, then faster steps; not with --offload."""
-    threads: int = field(default_factory=lambda: os.cpu_count() or 1)
-    """CPU threads."""
+    work: Flags[Work] = field(default_factory=Work)
+    """How much work goes into splats and meshes that are held against the truth."""
+    computing: Flags[Computing] = field(default_factory=Computing)
+    """What computes."""
     talk: Flags[Talk] = field(default_factory=Talk)
     """How much is said."""
 
     def perform(self) -> Answer:
         """Evaluate and print the table."""
-        set_threads(self.threads)
+        set_threads(self.computing.threads)
         with needing("evaluate", "models,mesh,train"):
             import torch
 
             from engine.evaluate import Given, evaluate
             from engine.presets import preset_named
-        torch.set_num_threads(self.threads)
+        torch.set_num_threads(self.computing.threads)
         silence_libraries()
         preset = preset_named(self.preset)
         given = Given(self.orbits, self.baseline_orbits, self.truth, self.lpips, self.weights)
@@ -108,10 +98,8 @@ class Evaluate:
 
     def _settings(self, effort: "Effort") -> "EvaluateSettings":
         from engine.evaluate import EvaluateSettings
-        from engine.meshing import MeshSettings
-        from engine.splats.fitting import FitSettings
 
-        what = self.measured
+        what, computing = self.measured, self.computing
         return EvaluateSettings(
             sampling=self.denoising.sampling(),
             compare=tuple(name for typed in self.compare for name in typed.split(",") if name),
@@ -124,21 +112,11 @@ class Evaluate:
             splats_every=what.splats_every,
             mesh_every=what.mesh_every,
             ceiling=not what.no_ceiling,
-            fit=FitSettings(
-                iterations=effort.iterations if self.iterations is None else self.iterations,
-                sh_degree=effort.sh_degree,
-                max_gaussians=effort.max_gaussians,
-                hull_cells=effort.hull_cells,
-                seed=self.seed,
-            ),
-            mesh=MeshSettings(
-                resolution=effort.resolution if self.resolution is None else self.resolution,
-                target_faces=effort.faces,
-                threads=self.threads,
-            ),
+            fit=self.work.fit(effort, self.seed),
+            mesh=self.work.mesh(effort, computing.threads),
             examples=what.examples,
-            device=self.device,
-            dtype=self.dtype,
-            offload=self.offload,
-            compile=self.compile,
+            device=computing.device,
+            dtype=computing.dtype,
+            offload=computing.offload,
+            compile=computing.compile,
         )

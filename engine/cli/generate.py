@@ -1,6 +1,5 @@
 """`turntable generate`: a picture or a sentence becomes an orbit, splats and a textured mesh."""
 
-import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -8,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import tyro
 from tyro.conf import OmitArgPrefixes as Flags
 
+from engine.cli.computing import Computing, Work
 from engine.cli.running import needing, progress_bars, set_threads, silence_libraries
 from engine.command_line import Answer, Talk, Unset
 
@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from engine.generate import GenerateSettings
     from engine.multiview.settings import Sampling
     from engine.presets import Effort
-    from engine.reconstruct import ReconstructSettings
 
 
 @dataclass(frozen=True)
@@ -107,36 +106,22 @@ class Generate:
     """How it is sampled."""
     splats: Literal["fit", "feed-forward"] = "fit"
     """Splats fitted to all views, or the reconstructor's from a few (seconds, coarser)."""
-    iterations: Unset[int] = None
-    """Steps of the splats' fit: the preset's own number unless given."""
-    resolution: Unset[int] = None
-    """Voxels along the mesh's longest side: the preset's own number unless given."""
-    faces: Unset[int] = None
-    """Triangles of the mesh, about: the preset's own number unless given."""
-    texture_size: Unset[int] = None
-    """Side of the texture in pixels: the preset's own unless given."""
-    device: str = "auto"
-    """cpu, cuda, or auto: cuda where there is one."""
-    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    """What the networks compute in; auto: float32 on a CPU, bfloat16 on CUDA."""
-    offload: bool = False
-    """Keep networks in main memory and bring each to the GPU only while it runs."""
-    compile: bool = False
-    """Compile the denoising networks first: a minute or more, then faster steps; not with --offload."""
-    threads: int = field(default_factory=lambda: os.cpu_count() or 1)
-    """CPU threads."""
+    work: Flags[Work] = field(default_factory=Work)
+    """How much work goes into splats and mesh."""
+    computing: Flags[Computing] = field(default_factory=Computing)
+    """What computes."""
     talk: Flags[Talk] = field(default_factory=Talk)
     """How much is said."""
 
     def perform(self) -> Answer:
         """Generate and print the result folder."""
-        set_threads(self.threads)
+        set_threads(self.computing.threads)
         with needing("generate", "models,mesh"):
             import torch
 
             from engine.generate import Asked, generate
             from engine.presets import preset_named
-        torch.set_num_threads(self.threads)
+        torch.set_num_threads(self.computing.threads)
         silence_libraries()
         preset = preset_named(self.preset)
         asked = Asked(self.image, self.text)
@@ -150,45 +135,24 @@ class Generate:
     def _settings(self, effort: "Effort") -> "GenerateSettings":
         from engine.generate import GenerateSettings
         from engine.multiview.orbits import OrbitRequest
+        from engine.reconstruct import ReconstructSettings
 
-        orbit = self.orbit
+        orbit, computing = self.orbit, self.computing
         return GenerateSettings(
             orbit=OrbitRequest(
                 orbit.views, orbit.elevation_deg, orbit.distance_m, orbit.start_azimuth_deg, orbit.beyond_training
             ),
             sampling=self.denoising.sampling(),
             seed=self.seed,
-            dtype=self.dtype,
-            offload=self.offload,
-            compile=self.compile,
+            dtype=computing.dtype,
+            offload=computing.offload,
+            compile=computing.compile,
             splats=self.splats,
             text_to_image=self.text_to_image,
-            reconstruct=self._reconstruct(effort),
-        )
-
-    def _reconstruct(self, effort: "Effort") -> "ReconstructSettings":
-        from engine.meshing import MeshSettings
-        from engine.reconstruct import ReconstructSettings
-        from engine.splats.fitting import FitSettings
-
-        return ReconstructSettings(
-            device=self.device,
-            fit=FitSettings(
-                iterations=_own(self.iterations, effort.iterations),
-                sh_degree=effort.sh_degree,
-                max_gaussians=effort.max_gaussians,
-                hull_cells=effort.hull_cells,
-                seed=self.seed,
+            reconstruct=ReconstructSettings(
+                device=computing.device,
+                fit=self.work.fit(effort, self.seed),
+                mesh=self.work.mesh(effort, computing.threads),
+                turntable_frames=effort.turntable_frames,
             ),
-            mesh=MeshSettings(
-                resolution=_own(self.resolution, effort.resolution),
-                target_faces=_own(self.faces, effort.faces),
-                texture_size=_own(self.texture_size, effort.texture_size),
-                threads=self.threads,
-            ),
-            turntable_frames=effort.turntable_frames,
         )
-
-
-def _own(given: int | None, preset: int) -> int:
-    return preset if given is None else given

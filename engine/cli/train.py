@@ -2,7 +2,6 @@
 
 import logging
 import os
-import sys
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -56,6 +55,8 @@ class Learning:
     """Decay of the moving average of the weights; 0 keeps none."""
     clip_norm: Unset[float] = None
     """Largest norm of the gradient; 0 leaves it as it is."""
+    slowed: Unset[float] = None
+    """Factor on the gradients of layers that Stable Diffusion trained; 1: all learn alike."""
     gradient_checkpointing: Annotated[bool | None, tyro.conf.arg(help_behavior_hint="")] = None
     """True: compute activations twice: a third slower, far less memory."""
     size_px: Unset[int] = None
@@ -86,8 +87,8 @@ class Train:
 
     Prints the run's folder: weights/ is for `turntable generate --weights`, log/ for TensorBoard, losses.jsonl for
     programs. The same command goes on where it stopped: Ctrl-C and SIGTERM finish a step and write a checkpoint, and a
-    run that was killed goes on from its last one. Several GPUs: torchrun --nproc-per-node 8 -m engine.cli train ..., or
-    `accelerate launch -m engine.cli train ...` with its FSDP or DeepSpeed. SLURM: see docs/training.md. For example:
+    run that was killed goes on from its last one. Several GPUs: --processes 8; several machines: torchrun, or `accelerate
+    launch -m engine.cli train ...` with its FSDP or DeepSpeed; SLURM: see docs/training.md. For example:
     turntable train videomv-image --data orbits/train --val orbits/val --weights weights/i2vgen --out runs/image
     """
 
@@ -121,36 +122,47 @@ class Train:
     """Print parameters, memory, arithmetic and, with --data, the time of a step; write nothing."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Auto: cuda where there is one."""
-    threads: int = field(default_factory=lambda: max(1, (os.cpu_count() or 1) // _local_processes()))
-    """CPU threads of each process."""
+    processes: int = 1
+    """Processes of this machine that learn together, a GPU or some threads of the CPU each, as torchrun starts them. On a
+    CPU, several of one thread learn faster than one of several."""
+    threads: Unset[int] = None
+    """CPU threads of each process: all of them unless given, divided among the machine's processes."""
     talk: Flags[Talk] = field(default_factory=Talk)
     """How much is said."""
 
     def perform(self) -> Answer:
         """Train, and print the run's folder; or estimate, and print that."""
-        set_threads(self.threads)
+        threads = self.threads or max(1, (os.cpu_count() or 1) // _local_processes(self.processes))
+        set_threads(threads)
+        if self.processes > 1 and not _is_spread():
+            with needing("train", "models,train"):
+                from engine.cli.processes import spread
+            spread(self, Train.perform, self.processes)
+            return Answer("")
         with needing("train", "models,train"):
             import torch
 
             from engine.training.loop.export import origins_of
             from engine.training.loop.run import train
-        torch.set_num_threads(self.threads)
+        torch.set_num_threads(threads)
         silence_libraries()
-        _first_alone()
+        if not _is_first():
+            logging.getLogger().setLevel(logging.ERROR)
         recipe, settings = self._recipe(), self._settings()
         if self.dry_run:
-            return Answer(self._estimate(recipe, settings))
+            return _said_once(self._estimate(recipe, settings))
         feed = self._feed(recipe, settings)
         with progress_bars(self.talk.quiet) as progress:
             train(
                 self._task(recipe), feed, recipe, self.out, settings, asked=self._asked(), on_progress=progress,
                 origins=origins_of(self.weights, self._parts()),
             )  # fmt: skip
-        return Answer(str(self.out))
+        return _said_once(str(self.out))
 
     def _recipe(self) -> "Recipe":
         """The recipe with what was changed. Raises ValueError for changes that exclude each other."""
         from engine.training.recipes import recipe_named
+        from engine.training.tasks.settings import VaeTask
 
         recipe, learning = recipe_named(self.recipe, self.size), self.learning
         if learning.steps is not None and learning.minutes is not None:
@@ -159,7 +171,15 @@ class Train:
             raise ValueError(f"--steps must be at least 1, got {learning.steps}")
         given: dict[str, Any] = {
             name: getattr(learning, name)
-            for name in ("steps", "batch_size", "learning_rate", "ema_decay", "clip_norm", "gradient_checkpointing")
+            for name in (
+                "steps",
+                "batch_size",
+                "learning_rate",
+                "ema_decay",
+                "clip_norm",
+                "slowed",
+                "gradient_checkpointing",
+            )
             if getattr(learning, name) is not None
         }
         for name in ("ema_decay", "clip_norm"):  # 0 stands for none
@@ -167,9 +187,9 @@ class Train:
                 given[name] = given[name] or None
         data = recipe.data if learning.size_px is None else replace(recipe.data, size_px=learning.size_px)
         if learning.decoder_only:
-            if recipe.name != "vae":
+            if not isinstance(recipe.task, VaeTask):
                 raise ValueError(f"--decoder-only is for vae, got {recipe.name}: leave it out")
-            recipe = replace(recipe, task=replace(recipe.task, learns="decoder"))  # type: ignore[type-var]  # a VaeTask
+            recipe = replace(recipe, task=replace(recipe.task, learns="decoder"))
         return replace(recipe, data=data, optimisation=replace(recipe.optimisation, **given))
 
     def _settings(self) -> "LoopSettings":
@@ -222,12 +242,18 @@ class Train:
         }  # fmt: skip
 
 
-def _local_processes() -> int:
-    return int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+def _is_spread() -> bool:
+    """Whether something started this process as one of several, or of one."""
+    return "RANK" in os.environ
 
 
-def _first_alone() -> None:
-    """Of several processes only the first one talks; the others say errors."""
-    if os.environ.get("RANK", "0") != "0":
-        logging.getLogger().setLevel(logging.ERROR)
-        sys.stdout = open(os.devnull, "w")  # noqa: SIM115, PTH123  # until the process ends
+def _is_first() -> bool:
+    return os.environ.get("RANK", "0") == "0"
+
+
+def _local_processes(asked: int) -> int:
+    return int(os.environ.get("LOCAL_WORLD_SIZE", str(asked)))
+
+
+def _said_once(text: str) -> Answer:
+    return Answer(text if _is_first() else "")

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Protocol, TypeVar, cast, runtime_checkable
 
-import fsspec  # type: ignore[import-untyped]
+import fsspec
 
 from engine.errors import OrbitError
 from engine.files.atomic import atomic_file

@@ -25,7 +25,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-import fsspec  # type: ignore[import-untyped]  # it has no types, and none are on PyPI
+import fsspec
 
 from engine.errors import TurntableError
 from engine.files import atomic_path, write_bytes

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import fsspec  # type: ignore[import-untyped]
+import fsspec
 from braceexpand import braceexpand
 
 from engine.errors import TrainingError, named
@@ -119,7 +119,7 @@ def _expanded(place: str, pattern: str) -> list[str]:
     if path.is_dir():
         return sorted(str(file) for file in path.glob(f"*{SUFFIX}"))
     if glob.has_magic(place) and not path.exists():
-        return sorted(file for file in glob.glob(str(path), recursive=True) if Path(file).is_file())  # noqa: PTH207
+        return sorted(file for file in glob.glob(str(path), recursive=True) if Path(file).is_file())  # noqa: PTH207  # any pattern
     return [str(path)] if path.exists() or pattern != place else []
 
 

@@ -17,7 +17,7 @@ from itertools import islice
 from pathlib import Path
 from typing import BinaryIO, Protocol, cast, runtime_checkable
 
-import fsspec  # type: ignore[import-untyped]
+import fsspec
 import numpy as np
 from webdataset.tariterators import tar_file_iterator
 

@@ -87,7 +87,7 @@ class Journal:
         self._board.flush()
 
     def _add_gif(self, tag: str, frames: UInt8[np.ndarray, "n h w 3"], step: int) -> None:
-        from tensorboard.compat.proto.summary_pb2 import Summary  # type: ignore[import-untyped]
+        from tensorboard.compat.proto.summary_pb2 import Summary
 
         height, width = frames.shape[1:3]
         image = Summary.Image(height=height, width=width, colorspace=3, encoded_image_string=gif(frames))

@@ -1,1 +1,1 @@
-"""What is learned: one module a recipe, each with `build(recipe, weights, ...) -> Task`; `build.make_task` finds them."""
+"""What is learned: one module a recipe, each with `build(start) -> Task`; `build.make_task` finds them."""

@@ -11,7 +11,6 @@ from engine.multiview.hi3d_conditions import first_stage_conditions
 from engine.multiview.networks.aesthetic import AestheticScorer
 from engine.multiview.networks.orbit_video import SINUSOID_WIDTH, OrbitVideoUNet
 from engine.multiview.settings import Hi3DSettings
-from engine.training.plans import Recipe
 from engine.training.tasks.components import Start
 from engine.training.tasks.hi3d_networks import check_widths, system_of, taken_image_encoder, taken_vae
 from engine.training.tasks.hi3d_settings import BaseSettings
@@ -69,25 +68,14 @@ class BaseTask(OrbitVideoTask):
         return self.frozen["aesthetic"](batch.pixels[:, view]).float()
 
 
-def build(
-    recipe: Recipe,
-    weights: Path | None,
-    *,
-    parts: Mapping[str, Path] | None = None,
-    cache: Path | None = None,
-    perceptual: Path | None = None,
-    fresh: bool = False,
-    seed: int = 0,
-) -> BaseTask:
+def build(start: Start) -> BaseTask:
     """Gather the networks; see `build.make_task`. Weights are Hi3D's, or Stable Video Diffusion's converted.
 
     Raises:
         TrainingError: components are missing or do not fit each other.
         CheckpointError: the weights do not load.
     """
-    settings = recipe.task
-    assert isinstance(settings, BaseSettings)
-    start = Start(recipe, weights, parts, fresh, seed)
+    settings = start.plan(BaseSettings)
     unet = start.component("unet", "OrbitVideoUNet", lambda: OrbitVideoUNet(**settings.unet), settings.pretrained)
     encoder = taken_image_encoder(start, settings.image_encoder, settings.pretrained)
     frozen: dict[str, nn.Module] = {"vae": taken_vae(start, settings.vae, settings.pretrained)}
@@ -96,10 +84,10 @@ def build(
     if unet.config.projection_class_embeddings_input_dim == 3 * SINUSOID_WIDTH:
         frozen["aesthetic"] = _scorer(start, settings)
     check_widths(unet, frozen["vae"], encoder)
-    if recipe.optimisation.gradient_checkpointing:
+    if start.recipe.optimisation.gradient_checkpointing:
         unet.enable_gradient_checkpointing()
     student = Hi3DStudent(unet, encoder if settings.train_image_encoder else None)
-    return BaseTask(student, frozen, system_of(start, settings.system), settings, cache)
+    return BaseTask(student, frozen, system_of(start, settings.system), settings, start.cache)
 
 
 def _scorer(start: Start, settings: BaseSettings) -> AestheticScorer:

@@ -1,25 +1,25 @@
 """A recipe to its task; the modules are imported only when they are asked for."""
 
 import importlib
-import inspect
 from collections.abc import Mapping
 from pathlib import Path
 
 from engine.errors import TrainingError
 from engine.training.plans import Recipe
+from engine.training.tasks.components import Start
 from engine.training.types import Task
 
-MODULES: Mapping[str, str] = {
-    "videomv-text": "text",
-    "videomv-image": "image",
-    "videomv-2d-joint": "joint",
-    "reconstructor": "reconstructor",
-    "vae": "vae",
-    "hi3d-base": "base",
-    "hi3d-refiner": "refiner",
-    "depth": "depth",
+MODULES: Mapping[str, tuple[str, tuple[str, ...]]] = {
+    "videomv-text": ("videomv", ("cache",)),
+    "videomv-image": ("videomv", ("cache",)),
+    "videomv-2d-joint": ("videomv", ("cache",)),
+    "reconstructor": ("reconstructor", ("cache", "perceptual")),
+    "vae": ("vae", ("perceptual",)),
+    "hi3d-base": ("base", ("cache",)),
+    "hi3d-refiner": ("refiner", ("cache",)),
+    "depth": ("depth", ()),
 }
-"""Recipe's name -> module here whose `build` makes its task."""
+"""Recipe's name -> module here whose `build(start)` makes its task, and those options that it has a use for."""
 
 
 def make_task(
@@ -49,11 +49,10 @@ def make_task(
             use for.
         CheckpointError: weights that do not load.
     """
-    module = importlib.import_module(f"engine.training.tasks.{MODULES[recipe.name]}")
-    options = {"parts": parts, "cache": cache, "perceptual": perceptual, "fresh": fresh}
-    given = {name: value for name, value in options.items() if value}
-    unknown = sorted(set(given) - set(inspect.signature(module.build).parameters))
-    if unknown:
-        raise TrainingError(f"{recipe.name} has no use for {unknown[0]}: leave it out")
-    task: Task = module.build(recipe, weights, **given, seed=seed)
+    module, uses = MODULES[recipe.name]
+    for name, given in (("cache", cache), ("perceptual", perceptual)):
+        if given is not None and name not in uses:
+            raise TrainingError(f"{recipe.name} has no use for {name}: leave it out")
+    start = Start(recipe, weights, parts, cache, perceptual, fresh, seed)
+    task: Task = importlib.import_module(f"engine.training.tasks.{module}").build(start)
     return task

@@ -4,13 +4,14 @@ import logging
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 
 from engine.checkpoints.layout import WeightsIndex, component_folder, load_component, read_index
 from engine.errors import TrainingError
+from engine.evaluation.perceptual import Perceptual
 from engine.multiview.networks.encoders import ImageEncoder, TextEncoder, seeded
 from engine.multiview.networks.image_orbit import ImageOrbitUNet
 from engine.multiview.networks.text_orbit import TextOrbitUNet
@@ -20,6 +21,7 @@ from engine.training.plans import Recipe
 from engine.training.tasks.settings import ImageEncoderSize, TextEncoderSize, VideoMVNetworks
 
 Maker = Callable[[], Any]
+Plan = TypeVar("Plan")
 UNETS: Mapping[str, type[Any]] = {"text": TextOrbitUNet, "picture": ImageOrbitUNet}
 
 log = logging.getLogger(__name__)
@@ -30,15 +32,30 @@ class Start:
     """What a task starts from."""
 
     recipe: Recipe
-    """For messages."""
+    """What is to be learned."""
     weights: Path | None = None
     """A folder of weights that may hold some of the components."""
     parts: Mapping[str, Path] | None = None
     """Component's name -> another folder of weights that it is taken from instead."""
+    cache: Path | None = None
+    """Folder for latents that come again; None: in memory."""
+    perceptual: Path | None = None
+    """File of a backbone for LPIPS, see `engine.evaluation.perceptual`; None leaves that term out."""
     fresh: bool = False
     """Take random numbers even for components that should be pretrained: to measure speed and memory."""
     seed: int = 0
     """Of random weights."""
+
+    def plan(self, kind: type[Plan]) -> Plan:
+        """Return what the recipe says of its task. Raises TrainingError if that is of another kind."""
+        if not isinstance(self.recipe.task, kind):
+            found = type(self.recipe.task).__name__
+            raise TrainingError(f"{self.recipe.name}: its task settings must be a {kind.__name__}, found {found}")
+        return self.recipe.task
+
+    def lpips(self) -> Perceptual | None:
+        """Return the perceptual distance, if its backbone is given."""
+        return None if self.perceptual is None else Perceptual.from_files(self.perceptual)
 
     def folder(self, name: str) -> Path | None:
         """Return the folder of weights that gives a component, if one does."""

@@ -8,7 +8,6 @@ around the unit cube.
 """
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,7 +18,6 @@ from torch import Tensor, nn
 from engine.checkpoints.layout import WeightsIndex
 from engine.errors import TrainingError
 from engine.multiview.networks.depth import MULTIPLE_PX, DepthEstimator
-from engine.training.plans import Recipe
 from engine.training.tasks.components import Start, index_of
 from engine.training.tasks.depth_loss import relative_depth_errors
 from engine.training.tasks.edm import drawn
@@ -121,29 +119,17 @@ def silent_parameters(network: DepthEstimator) -> list[str]:
     return silent
 
 
-def build(
-    recipe: Recipe,
-    weights: Path | None,
-    *,
-    parts: Mapping[str, Path] | None = None,
-    cache: Path | None = None,
-    perceptual: Path | None = None,
-    fresh: bool = False,
-    seed: int = 0,
-) -> DepthTask:
+def build(start: Start) -> DepthTask:
     """Load or make the network; see `build.make_task`.
 
     Raises:
         TrainingError: it must be pretrained and is not given, or the views' size is none that it takes.
         CheckpointError: the weights do not load.
     """
-    settings = recipe.task
-    assert isinstance(settings, DepthSettings)
-    if recipe.data.size_px % MULTIPLE_PX:
-        raise TrainingError(
-            f"depth: views must be a multiple of {MULTIPLE_PX} px wide, got {recipe.data.size_px}; pass --size-px"
-        )
-    student = taken_depth(Start(recipe, weights, parts, fresh, seed), settings.network, settings.pretrained)
+    settings, side = start.plan(DepthSettings), start.recipe.data.size_px
+    if side % MULTIPLE_PX:
+        raise TrainingError(f"depth: views must be a multiple of {MULTIPLE_PX} px wide, got {side}; pass --size-px")
+    student = taken_depth(start, settings.network, settings.pretrained)
     student.requires_grad_(True)
     for name in silent_parameters(student):
         student.get_parameter(name).requires_grad_(False)

@@ -8,7 +8,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -29,13 +28,12 @@ from engine.splats.gaussians import Gaussians
 from engine.splats.reconstructor import GaussianUNet, Reconstructor
 from engine.splats.rendering import render_colours
 from engine.training.latents import LatentCache
-from engine.training.plans import Recipe
 from engine.training.tasks.components import Start, index_of, videomv_components
 from engine.training.tasks.distortions import grid_distorted, jittered
 from engine.training.tasks.generated import OneStep
 from engine.training.tasks.previews import at_rest, turntables
 from engine.training.tasks.settings import ReconstructorTask
-from engine.training.tasks.text import with_scaling_of
+from engine.training.tasks.videomv import with_scaling_of
 from engine.training.types import Batch, Draws, Losses
 
 
@@ -218,33 +216,19 @@ def sized(pictures: Float[Tensor, "b v c h w"], side: int) -> Float[Tensor, "b v
     return flat.unflatten(0, pictures.shape[:2])
 
 
-def build(
-    recipe: Recipe,
-    weights: Path | None = None,
-    *,
-    parts: Mapping[str, Path] | None = None,
-    cache: Path | None = None,
-    perceptual: Path | None = None,
-    fresh: bool = False,
-    seed: int = 0,
-) -> Reconstruction:
+def build(start: Start) -> Reconstruction:
     """Build the task; see `build.make_task`.
 
     Weights of VideoMV give the generator, and the reconstructor if they hold one; `parts={"reconstructor": ...}` starts
     it from LGM's.
     """
-    plan = recipe.task
-    if not isinstance(plan, ReconstructorTask):
-        raise TrainingError(
-            f"{recipe.name}: its task settings must be a ReconstructorTask, found {type(plan).__name__}"
-        )
-    start = Start(recipe, weights, parts, fresh, seed)
+    plan = start.plan(ReconstructorTask)
     network = start.component("reconstructor", "GaussianUNet", lambda: GaussianUNet(**plan.network), plan.pretrained)
-    generator = one_step(start, plan, cache) if plan.source == "generated" else None
-    return Reconstruction(network, plan, generator, None if perceptual is None else Perceptual.from_files(perceptual))
+    generator = one_step(start, plan) if plan.source == "generated" else None
+    return Reconstruction(network, plan, generator, start.lpips())
 
 
-def one_step(start: Start, plan: ReconstructorTask, cache: Path | None) -> OneStep:
+def one_step(start: Start, plan: ReconstructorTask) -> OneStep:
     """Return the generator: of the kind and with the settings that its weights say, else the recipe's."""
     if plan.generator is None:
         raise TrainingError(f"{start.recipe.name}: generated views need the generator's settings in the recipe")
@@ -257,5 +241,5 @@ def one_step(start: Start, plan: ReconstructorTask, cache: Path | None) -> OneSt
         settings = found
     settings = with_scaling_of(start, settings)
     components = videomv_components(start, settings, plan.generator.networks, plan.pretrained)
-    latents = LatentCache(LatentCodec(components["vae"], settings.latent_scaling), cache)
+    latents = LatentCache(LatentCodec(components["vae"], settings.latent_scaling), start.cache)
     return OneStep(components, settings, latents)

@@ -26,7 +26,6 @@ from engine.multiview.hi3d_conditions import (
 )
 from engine.multiview.networks.latents import LatentCodec
 from engine.multiview.settings import Hi3DSettings
-from engine.training.plans import Recipe
 from engine.training.tasks.components import Start
 from engine.training.tasks.hi3d_networks import (
     check_widths,
@@ -146,16 +145,7 @@ class RefinerTask(OrbitVideoTask):
         return low_quality_views(codec.decode(made), picture)
 
 
-def build(
-    recipe: Recipe,
-    weights: Path | None,
-    *,
-    parts: Mapping[str, Path] | None = None,
-    cache: Path | None = None,
-    perceptual: Path | None = None,
-    fresh: bool = False,
-    seed: int = 0,
-) -> RefinerTask:
+def build(start: Start) -> RefinerTask:
     """Gather the networks; see `build.make_task`.
 
     Weights without a refiner give their first stage, widened. parts["stage_one"] is a whole first stage that makes the
@@ -165,9 +155,7 @@ def build(
         TrainingError: components are missing or do not fit each other.
         CheckpointError: the weights do not load.
     """
-    settings = recipe.task
-    assert isinstance(settings, RefinerSettings)
-    start = Start(recipe, weights, parts, fresh, seed)
+    settings = start.plan(RefinerSettings)
     unet = taken_refiner(start, settings.unet, settings.pretrained)
     vae = taken_vae(start, settings.vae, settings.pretrained)
     encoder = taken_image_encoder(start, settings.image_encoder, settings.pretrained)
@@ -176,11 +164,11 @@ def build(
     if told_depth:
         frozen["depth"] = taken_depth(start, settings.depth, settings.pretrained)
     check_widths(unet, vae, encoder, DEPTH_CHANNELS)
-    if recipe.optimisation.gradient_checkpointing:
+    if start.recipe.optimisation.gradient_checkpointing:
         unet.enable_gradient_checkpointing()
     system = replace(system_of(start, settings.system), refiner_depth=told_depth)
-    first = _first_stage((parts or {}).get(STAGE_ONE))
-    return RefinerTask(Hi3DStudent(unet), frozen, system, settings, cache, first)
+    first = _first_stage((start.parts or {}).get(STAGE_ONE))
+    return RefinerTask(Hi3DStudent(unet), frozen, system, settings, start.cache, first)
 
 
 def _first_stage(folder: Path | None) -> Hi3DPipeline | None:

@@ -108,6 +108,8 @@ class VaeTask:
     over its pixels (so that it is the weight of Rombach et al. 2022); both are then divided by the number of pixels."""
     learns: Literal["both", "decoder"] = "both"
     """Both halves, or the decoder alone: the latents stay what they are, and denoisers that learned them stay good."""
+    crop_px: int | None = None
+    """Side of the squares around the object that it learns from; None: whole views. Measured on whole ones."""
     latent_scaling: float = 0.18215
     """Saved beside the weights until `measure` has seen what brings latents to unit variance."""
 

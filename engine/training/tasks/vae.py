@@ -1,10 +1,9 @@
 """vae: pictures to latents and back (Rombach et al. 2022, appendix G), without the adversarial term.
 
-views [b n 3 h w] -> pictures --encoder--> mean, log variance --a draw--> decoder --> L1 or L2, LPIPS; KL to N(0, 1)
+views [b n 3 h w] -> pictures, or squares of them --encoder--> mean, log variance --a draw--> decoder --> L1 or L2, LPIPS; KL to N(0, 1)
 """
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,13 +14,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from engine.checkpoints.layout import WeightsIndex
-from engine.errors import TrainingError
 from engine.evaluation.perceptual import Perceptual
-from engine.training.plans import Recipe
 from engine.training.tasks.components import Start, index_of
 from engine.training.tasks.previews import at_rest, turntables
 from engine.training.tasks.settings import VaeTask
-from engine.training.types import Batch, Draws, Losses
+from engine.training.tasks.vae_start import start_as_identity
+from engine.training.types import Batch, Draws, Losses, seed_from
 
 ERRORS = {"l1": functional.l1_loss, "l2": functional.mse_loss}
 
@@ -65,8 +63,9 @@ class VaeLearning:
 
     def loss(self, student: nn.Module, batch: Batch, *, share: float) -> Losses:
         """Return the weighted sum over all views."""
-        pictures = batch.pixels.flatten(0, 1)
-        made, mean, log_variance = student(pictures, self._noise(batch))
+        crop = self.plan.crop_px if student.training else None
+        pictures = batch.pixels.flatten(0, 1) if crop is None else crops(batch, crop)
+        made, mean, log_variance = student(pictures, self._noise(batch, crop))
         made, mean, log_variance = made.float(), mean.float(), log_variance.float()
         parts = {"error": ERRORS[self.plan.error](made, pictures)}
         divergence = 0.5 * (mean**2 + log_variance.exp() - 1 - log_variance)
@@ -103,28 +102,39 @@ class VaeLearning:
         """Return what is written beside it; tasks that start from it take its scaling of latents."""
         return index_of("vae", self.components(), {"latent_scaling": self.latent_scaling})
 
-    def _noise(self, batch: Batch) -> Float[Tensor, "bn c p q"]:
+    def _noise(self, batch: Batch, crop: int | None = None) -> Float[Tensor, "bn c p q"]:
         config, (views, _, height, width) = self._vae.config, batch.pixels.shape[1:]
         factor = 2 ** (len(config.block_out_channels) - 1)
         drawn = Draws(batch.seeds, batch.pixels.device).normal(
-            views, config.latent_channels, height // factor, width // factor
+            views, config.latent_channels, (crop or height) // factor, (crop or width) // factor
         )
         return drawn.flatten(0, 1)
 
 
-def build(
-    recipe: Recipe,
-    weights: Path | None = None,
-    *,
-    parts: Mapping[str, Path] | None = None,
-    perceptual: Path | None = None,
-    fresh: bool = False,
-    seed: int = 0,
-) -> VaeLearning:
+def crops(batch: Batch, side: int) -> Float[Tensor, "bn 3 side side"]:
+    """Cut a square out of every view that holds a pixel of the object, drawn from its clip's seed.
+
+    Objects cover little of their views: an autoencoder that sees mostly white learns white and greys first.
+    """
+    views, (height, width) = batch.pixels.shape[1], batch.pixels.shape[-2:]
+    drawn = Draws([seed_from(seed, "crop") for seed in batch.seeds]).uniform(views, 3)
+    cut = []
+    for pixels, alpha, (which, down, right) in zip(
+        batch.pixels.flatten(0, 1), batch.alpha.flatten(0, 1), drawn.flatten(0, 1).tolist(), strict=True
+    ):
+        rows, columns = alpha[0].nonzero(as_tuple=True)
+        pick = int(which * len(rows))
+        row, column = (int(rows[pick]), int(columns[pick])) if len(rows) else (height // 2, width // 2)
+        top = min(max(row - int(down * side), 0), height - side)
+        left = min(max(column - int(right * side), 0), width - side)
+        cut.append(pixels[:, top : top + side, left : left + side])
+    return torch.stack(cut)
+
+
+def build(start: Start) -> VaeLearning:
     """Build the task; see `build.make_task`."""
-    plan = recipe.task
-    if not isinstance(plan, VaeTask):
-        raise TrainingError(f"{recipe.name}: its task settings must be a VaeTask, found {type(plan).__name__}")
-    start = Start(recipe, weights, parts, fresh, seed)
-    vae = start.component("vae", "AutoencoderKL", lambda: AutoencoderKL(**plan.network), plan.pretrained)
-    return VaeLearning(vae, plan, None if perceptual is None else Perceptual.from_files(perceptual))
+    plan = start.plan(VaeTask)
+    vae = start.component(
+        "vae", "AutoencoderKL", lambda: start_as_identity(AutoencoderKL(**plan.network)), plan.pretrained
+    )
+    return VaeLearning(vae, plan, start.lpips())

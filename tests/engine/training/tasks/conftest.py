@@ -3,7 +3,7 @@
 import pytest
 
 from engine.training.recipes import recipe_named
-from engine.training.tasks import joint, text
+from engine.training.tasks.build import make_task
 from engine.training.tasks.diffusion import OrbitDiffusion
 from engine.training.types import Batch
 from tests.engine.training.procedural import batch_of, orbit_of
@@ -11,17 +11,17 @@ from tests.engine.training.procedural import batch_of, orbit_of
 
 @pytest.fixture(scope="session")
 def text_task() -> OrbitDiffusion:
-    return text.build(recipe_named("videomv-text", "tiny"))
+    return make_task(recipe_named("videomv-text", "tiny"))
 
 
 @pytest.fixture(scope="session")
 def image_task() -> OrbitDiffusion:
-    return text.build(recipe_named("videomv-image", "tiny"))
+    return make_task(recipe_named("videomv-image", "tiny"))
 
 
 @pytest.fixture(scope="session")
 def joint_task() -> OrbitDiffusion:
-    return joint.build(recipe_named("videomv-2d-joint", "tiny"))
+    return make_task(recipe_named("videomv-2d-joint", "tiny"))
 
 
 @pytest.fixture(scope="session")

@@ -18,7 +18,8 @@ from engine.multiview.schedules import normal_like
 from engine.multiview.settings import Sampling
 from engine.training.plans import Recipe
 from engine.training.recipes.hi3d import RECIPES, TINY_UNET, TINY_VAE
-from engine.training.tasks.base import BaseTask, build
+from engine.training.tasks.base import BaseTask
+from engine.training.tasks.build import make_task
 from engine.training.tasks.hi3d_settings import BaseSettings, Diffusion
 from engine.training.tasks.orbit_video import Kept, drawn_kept
 from engine.training.types import Draws, Task, seed_from
@@ -36,7 +37,7 @@ def one_thread() -> None:
 
 @pytest.fixture(scope="module")
 def task() -> BaseTask:
-    return build(RECIPE, None)
+    return make_task(RECIPE)
 
 
 def changed(**changes: Any) -> Recipe:
@@ -83,7 +84,7 @@ def test_it_is_a_task(task: BaseTask) -> None:
 
 @pytest.mark.parametrize("recipe", [changed(scored_view="first"), MINI_LIKE])
 def test_it_tells_what_the_pipeline_tells(recipe: Recipe) -> None:
-    task = build(recipe, None)
+    task = make_task(recipe)
     heard = Listening(task.student.unet)
     parts: dict[str, Any] = {"image_encoder": task.student.image_encoder, **task.frozen, "unet": heard}
     Hi3DPipeline(task.system, parts)(
@@ -159,7 +160,7 @@ def test_a_batch_is_the_mean_of_its_clips(task: BaseTask) -> None:
 def test_gradients_reach_what_is_trained(recipe: Recipe) -> None:
     assert isinstance(recipe.task, BaseSettings)
     keeping = replace(recipe, task=replace(recipe.task, diffusion=Diffusion(drop_tokens=0.0)))
-    came = gradients(build(keeping, None), ball_batch(64, VIEWS))
+    came = gradients(make_task(keeping), ball_batch(64, VIEWS))
     silent = {name for name, there in came.items() if not there}
     # One token takes all the attention whatever the question is: queries, keys and what stands before them learn nothing.
     asked = {name for name in silent if ".attn2.to_q." in name or ".attn2.to_k." in name}
@@ -173,7 +174,7 @@ def test_gradients_reach_what_is_trained(recipe: Recipe) -> None:
 def test_dropped_tokens_leave_the_encoder_a_gradient_of_zero() -> None:
     """None of its parameters may lack one: DDP would wait for it."""
     assert isinstance(MINI_LIKE.task, BaseSettings)
-    task = build(replace(MINI_LIKE, task=replace(MINI_LIKE.task, diffusion=Diffusion(drop_tokens=1.0))), None)
+    task = make_task(replace(MINI_LIKE, task=replace(MINI_LIKE.task, diffusion=Diffusion(drop_tokens=1.0))))
     task.loss(task.student, ball_batch(64, VIEWS), share=0.0).total.backward()
     assert task.student.image_encoder is not None
     grads = [parameter.grad for parameter in task.student.image_encoder.parameters()]
@@ -197,7 +198,7 @@ def test_measures_and_previews(task: BaseTask) -> None:
 
 @pytest.mark.parametrize("recipe", [RECIPE, MINI_LIKE])
 def test_what_was_trained_is_a_pipeline(recipe: Recipe, tmp_path: Path) -> None:
-    task = build(recipe, None, seed=3)
+    task = make_task(recipe, seed=3)
     index = task.index()
     for name, part in {**task.frozen, **task.components()}.items():
         part.save_pretrained(tmp_path / name)
@@ -207,7 +208,7 @@ def test_what_was_trained_is_a_pipeline(recipe: Recipe, tmp_path: Path) -> None:
     assert pipeline.settings == task.system
     made = pipeline(picture=picture_of_ball(), sampling=Sampling(steps=1))
     assert made.images.rgba.shape == (16, 64, 64, 4)
-    again = build(recipe, tmp_path)
+    again = make_task(recipe, weights=tmp_path)
     for one, other in zip(task.student.parameters(), again.student.parameters(), strict=True):
         assert torch.equal(one, other)
 
@@ -216,17 +217,17 @@ def test_what_it_cannot_learn_from_is_named(task: BaseTask, tmp_path: Path) -> N
     with pytest.raises(TrainingError, match="picture-0: is a 2D picture, Hi3D learns from orbits"):
         task.loss(task.student, picture_batch(), share=0.0)
     with pytest.raises(TrainingError, match=r"hi3d-base \(tiny\) starts from a pretrained vae, but none were given"):
-        build(changed(pretrained=("vae",)), None)
+        make_task(changed(pretrained=("vae",)))
     with pytest.raises(TrainingError, match="in_channels must be 16 for this VAE \\(8 channels\\)"):
-        build(changed(vae={**TINY_VAE, "latent_channels": 8}), None)
+        make_task(changed(vae={**TINY_VAE, "latent_channels": 8}))
     with pytest.raises(TrainingError, match="is told an aesthetic score, but the recipe has no scorer"):
-        build(changed(aesthetic=None), None)
+        make_task(changed(aesthetic=None))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("recipe", [RECIPE, MINI_LIKE])
 def test_it_overfits(recipe: Recipe) -> None:
-    task = build(recipe, None)
+    task = make_task(recipe)
     batch = replace(ball_batch(64, VIEWS), pixels_keys=("a", "b"), starts=(0, 0))  # encoded once
     before, after = overfitted(task, batch, recipe.optimisation, 60)
     assert after < before / 10

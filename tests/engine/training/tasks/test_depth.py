@@ -12,7 +12,8 @@ from engine.errors import TrainingError
 from engine.multiview.networks.depth import DepthEstimator
 from engine.training.plans import Recipe
 from engine.training.recipes.hi3d import RECIPES
-from engine.training.tasks.depth import DepthTask, build, inverse_depth, silent_parameters
+from engine.training.tasks.build import make_task
+from engine.training.tasks.depth import DepthTask, inverse_depth, silent_parameters
 from engine.training.tasks.depth_loss import aligned, gradient_errors, invariant_errors, relative_depth_errors
 from engine.training.types import Task
 from tests.engine.training.procedural import picture_batch
@@ -32,7 +33,7 @@ def one_thread() -> None:
 
 @pytest.fixture(scope="module")
 def task() -> DepthTask:
-    return build(RECIPE, None)
+    return make_task(RECIPE)
 
 
 @pytest.mark.parametrize("trimmed", [0.0, 0.2])
@@ -143,7 +144,7 @@ def test_weights_are_written_and_measured(task: DepthTask, tmp_path: Path) -> No
     for name, part in task.components().items():
         part.save_pretrained(tmp_path / name)
     write_index(tmp_path, task.index())
-    again = build(replace(RECIPE, task=replace(task.settings, pretrained=("depth",))), tmp_path)
+    again = make_task(replace(RECIPE, task=replace(task.settings, pretrained=("depth",))), weights=tmp_path)
     assert again.measure(again.student, batch) == task.measure(task.student, batch)
     assert 0 < task.measure(task.student, batch)["channel_error"] < 1
     assert {name: shown.shape for name, shown in task.preview(task.student, batch).items()} == dict.fromkeys(
@@ -159,19 +160,19 @@ def test_what_it_cannot_learn_from_is_named(task: DepthTask) -> None:
         task.loss(task.student, pictures, share=0.0)
     odd: Recipe = replace(RECIPE, data=replace(RECIPE.data, size_px=100))
     with pytest.raises(TrainingError, match="views must be a multiple of 32 px wide, got 100"):
-        build(odd, None)
+        make_task(odd)
 
 
 def test_a_fresh_network_is_alive_everywhere() -> None:
     """Its last ReLU would else be shut for whole views."""
     for seed in range(3):
-        student: DepthEstimator = build(RECIPE, None, seed=seed).student
+        student: DepthEstimator = make_task(RECIPE, seed=seed).student
         with torch.no_grad():
             assert (student(ball_batch(64, 2).pixels.flatten(0, 1)) > 0).all()
 
 
 @pytest.mark.slow
 def test_it_overfits() -> None:
-    task = build(RECIPE, None)
+    task = make_task(RECIPE)
     before, after = overfitted(task, ball_batch(64, 2), RECIPE.optimisation, 280)
     assert after < before / 10

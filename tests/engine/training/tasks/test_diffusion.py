@@ -15,7 +15,6 @@ from engine.multiview.pictures import Picture
 from engine.multiview.settings import NEGATIVE_PROMPT, Sampling
 from engine.multiview.videomv import VideoMVPipeline
 from engine.training.recipes import recipe_named
-from engine.training.tasks import text
 from engine.training.tasks.build import make_task
 from engine.training.types import Draws, Task
 from tests.engine.training.procedural import alone, batch_of, orbit_of, picture_batch
@@ -98,7 +97,7 @@ def test_a_batch_is_the_mean_of_its_clips(which, clips, request):
     ],
 )
 def test_gradients_reach_what_learns_and_nothing_else(recipe, trained, clips):
-    task = text.build(replace(recipe, task=replace(recipe.task, trained=trained, drop=0.0)))
+    task = make_task(replace(recipe, task=replace(recipe.task, trained=trained, drop=0.0)))
     task.student.unet.camera_embedding.linear_2.weight.data.normal_()  # at zero it hides the layer before it
     task.loss(task.student, clips, share=0.0).total.backward()
     without = [name for name, parameter in task.student.named_parameters() if parameter.grad is None]
@@ -146,7 +145,7 @@ def test_a_dropped_picture_is_what_guidance_subtracts(image_task, clips):
 def test_an_encoder_that_learns_says_what_it_says_frozen(recipe, encoder, drop, clips):
     losses = []
     for trained in (("unet",), ("unet", encoder)):
-        task = text.build(replace(recipe, task=replace(recipe.task, trained=trained, drop=drop)))
+        task = make_task(replace(recipe, task=replace(recipe.task, trained=trained, drop=drop)))
         losses.append(task.loss(task.student, clips, share=0.0).total)
     torch.testing.assert_close(losses[0], losses[1], rtol=1e-5, atol=0)  # runs of one or of two texts at once
 
@@ -277,7 +276,7 @@ def test_the_autoencoders_own_scaling_is_taken(tmp_path, text_task):
 def test_times_are_as_late_as_the_recipe_says(late):
     """Uniform, but for the share that comes from the last three tenths."""
     recipe = recipe_named("videomv-image", "tiny")
-    task = text.build(replace(recipe, task=replace(recipe.task, late=late)))
+    task = make_task(replace(recipe, task=replace(recipe.task, late=late)))
     times = task._times(Draws(range(4000)))
     expected = 0.3 + 0.7 * late
     assert float((times >= 700).float().mean()) == pytest.approx(expected, abs=0.03)  # four deviations of 4,000 draws

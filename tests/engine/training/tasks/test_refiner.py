@@ -19,10 +19,11 @@ from engine.multiview.schedules import normal_like
 from engine.multiview.settings import Sampling
 from engine.training.plans import Recipe
 from engine.training.recipes.hi3d import RECIPES, TINY_SYSTEM, TINY_UNET
+from engine.training.tasks.build import make_task
 from engine.training.tasks.hi3d_networks import refiner_from_first_stage
 from engine.training.tasks.hi3d_settings import Diffusion, RefinerSettings
 from engine.training.tasks.orbit_video import Kept
-from engine.training.tasks.refiner import RefinerTask, build
+from engine.training.tasks.refiner import RefinerTask
 from engine.training.types import Batch, Draws, Task
 from tests.engine.training.tasks.ball_batches import ball_batch, gradients, overfitted, picture_of_ball
 
@@ -39,7 +40,7 @@ def one_thread() -> None:
 
 @pytest.fixture(scope="module")
 def task() -> RefinerTask:
-    return build(RECIPE, None)
+    return make_task(RECIPE)
 
 
 @pytest.fixture(scope="module")
@@ -106,7 +107,7 @@ def test_the_first_layer_sees_noisy_then_depth_then_latents(task: RefinerTask, b
 @pytest.mark.parametrize("without", [(), ("depth",)])
 def test_it_tells_what_the_pipeline_tells(without: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """The refiner's conditions of a whole generation, found again from the low-quality views that it made."""
-    task = build(changed(without=without), None)
+    task = make_task(changed(without=without))
     assert ("depth" in task.frozen, task.system.refiner_depth) == (not without, not without)
     heard: list[dict[str, Tensor]] = []
     low: list[Tensor] = []
@@ -139,7 +140,7 @@ def test_it_tells_what_the_pipeline_tells(without: Any, monkeypatch: pytest.Monk
 def test_dropped_latents_take_the_depth_with_them(batch: Batch) -> None:
     kept = Kept(torch.ones(2), torch.tensor([[1.0] * VIEWS, [0.0] * VIEWS]))
     for drops in (True, False):
-        task = build(changed(drop_depth=drops), None)
+        task = make_task(changed(drop_depth=drops))
         found = told(task, batch, kept)["concatenated"]
         assert found[0, :, :9].any()
         assert found[0, :, 9:].any()
@@ -155,7 +156,7 @@ def test_a_batch_is_the_mean_of_its_clips(task: RefinerTask, batch: Batch) -> No
 
 
 def test_gradients_reach_the_refiner_alone(batch: Batch) -> None:
-    came = gradients(build(changed(diffusion=TOLD), None), batch)
+    came = gradients(make_task(changed(diffusion=TOLD)), batch)
     silent = [name for name, there in came.items() if not there]
     # One token takes all the attention whatever the question is.
     assert all(".attn2.to_" in name or ("transformer_blocks" in name and ".norm2." in name) for name in silent)
@@ -164,12 +165,12 @@ def test_gradients_reach_the_refiner_alone(batch: Batch) -> None:
 
 def test_a_first_stage_gives_a_share_of_the_low_views(batch: Batch, first_stage: Path) -> None:
     parts = {"stage_one": first_stage}
-    always = build(changed(stage_one_share=1.0), None, parts=parts)
+    always = make_task(changed(stage_one_share=1.0), parts=parts)
     assert "refiner" not in always.frozen["stage_one"]  # type: ignore[operator]
     assert set(always.index().components) == {"refiner", "vae", "image_encoder", "depth"}
     with torch.no_grad():
         made = always.given(batch)
-        never = build(changed(stage_one_share=0.0), None, parts=parts).given(batch)
+        never = make_task(changed(stage_one_share=0.0), parts=parts).given(batch)
         alone = always.given(one(batch, 1))
     assert batch.degraded is not None
     assert torch.equal(never, batch.degraded)
@@ -201,17 +202,17 @@ def test_weights_without_a_refiner_start_it_from_their_first_stage(first_stage: 
     whole = random_hi3d(TINY_SYSTEM)
     for name in ("unet", "vae", "image_encoder", "depth", "aesthetic"):
         whole.components[name].save_pretrained(tmp_path / name)
-    index = build(RECIPE, first_stage).index()
+    index = make_task(RECIPE, weights=first_stage).index()
     kinds = {"unet": "OrbitVideoUNet", "aesthetic": "AestheticScorer"} | dict(index.components)
     write_index(tmp_path, replace(index, components={name: kind for name, kind in kinds.items() if name != "refiner"}))
-    task = build(changed(pretrained=("refiner", "vae", "image_encoder", "depth")), tmp_path)
+    task = make_task(changed(pretrained=("refiner", "vae", "image_encoder", "depth")), weights=tmp_path)
     ours, theirs = task.student.unet.conv_in.weight, whole.unet.conv_in.weight
     assert torch.equal(ours[:, :4], theirs[:, :4])
     assert torch.equal(ours[:, 13:], theirs[:, 4:])
     assert not ours[:, 4:13].any()
     assert ours.requires_grad
     with pytest.raises(TrainingError, match=r"hi3d-refiner \(tiny\) starts from a pretrained refiner"):
-        build(changed(pretrained=("refiner",)), None)
+        make_task(changed(pretrained=("refiner",)))
 
 
 def test_previews_show_what_was_given(task: RefinerTask, batch: Batch) -> None:
@@ -232,5 +233,5 @@ def test_clips_without_low_views_are_named(task: RefinerTask, batch: Batch) -> N
 @pytest.mark.slow
 def test_it_overfits(task: RefinerTask, batch: Batch) -> None:
     keyed = replace(batch, pixels_keys=("a", "b"), starts=(0, 0))  # encoded once
-    before, after = overfitted(build(RECIPE, None), keyed, RECIPE.optimisation, 50)
+    before, after = overfitted(make_task(RECIPE), keyed, RECIPE.optimisation, 50)
     assert after < before / 10
