@@ -14,6 +14,7 @@ A rerun makes only what is missing.
 
 import json
 import logging
+import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -41,7 +42,6 @@ from engine.evaluation.measuring import (
     variant_subject,
 )
 from engine.evaluation.objects import find_truth
-from engine.evaluation.provenance import provenance
 from engine.evaluation.record import FILE, Measurement, Record
 from engine.evaluation.report import ALL, SEEN, UNSEEN, Results, summarised, table_of
 from engine.evaluation.samples import OrbitKind, at_size, check_captions, each_sample, read_samples, resized
@@ -56,6 +56,7 @@ from engine.presets import Preset, Source
 from engine.reconstruct import Progress, resolved_device, silent
 from engine.results import locked, sha256_of
 from engine.splats.fitting import FitSettings
+from engine.versions import commit, device_name, versions
 
 FORMAT = "turntable-evaluation/1"
 REPORT, SHEET = "evaluation.json", "examples.png"
@@ -329,7 +330,10 @@ class _Evaluation:
             "count": len(self.truths),
             "size_px": self.bench.size_px,
             "seed": self.settings.seed,
-            **provenance(self.bench.device),
+            "command": sys.argv,
+            "commit": commit(),
+            "device": device_name(self.bench.device),
+            "versions": versions(),
             "dtype": loading.dtype,
             "given": asdict(given),
             "settings": asdict(self.settings),

@@ -11,7 +11,6 @@ import logging
 import re
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -27,6 +26,7 @@ from engine.multiview.weights import check_reconstructor, describe_weights, sett
 from engine.presets import PRESETS, Preset, Source
 from engine.reconstruct import Progress, Reconstruction, ReconstructSettings, Stage, resolved_device, silent
 from engine.results import ResultFolder, open_result, sha256_of
+from engine.versions import versions
 
 if TYPE_CHECKING:
     from engine.multiview.hi3d import Hi3DPipeline
@@ -181,9 +181,7 @@ class _Generation:
             "seed": self.settings.seed,
             "settings": asdict(self.settings),
             "held_out_views": [],
-            "versions": {
-                name: version(name) for name in ("turntable3d", "torch", "diffusers", "transformers", "numpy", "numba")
-            },
+            "versions": versions(),
             "normalisation": {"scale": 1.0, "centre": [0.0, 0.0, 0.0]},
         }
 

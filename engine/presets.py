@@ -87,7 +87,7 @@ PRESETS: Mapping[str, Preset] = {
             "hi3d",
             "Hi3D from a picture: 16 views at 512 px, refined to 1024, Stable Video Diffusion's size",
             "hi3d",
-            {"picture": Hi3DSettings(), "text": Hi3DSettings()},
+            {"picture": Hi3DSettings()},
             "given",
         ),
         Preset(
@@ -148,7 +148,8 @@ def settings_for(preset: Preset, source: Source) -> VideoMVSettings | Hi3DSettin
     if source not in preset.settings:
         flag, other = ("--image", "--text") if source == "picture" else ("--text", "--image")
         fits = [p.name for p in PRESETS.values() if source in p.settings]
+        painting = ", or add --text-to-image MODEL, which paints the picture first" if source == "text" else ""
         raise TurntableError(
-            f"--preset {preset.name} takes {other}, got {flag}; presets that take {flag}: {', '.join(fits)}"
+            f"--preset {preset.name} takes {other}, got {flag}; presets that take {flag}: {', '.join(fits)}{painting}"
         )
     return preset.settings[source]

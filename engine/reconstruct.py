@@ -10,7 +10,6 @@ import hashlib
 import logging
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
 
@@ -41,6 +40,7 @@ from engine.meshing import FROM_SPLATS, MeshSettings, draw_mesh, mesh_from_depth
 from engine.results import ResultFolder, fingerprint, open_result, sha256_of
 from engine.splats import Gaussians, render
 from engine.splats.fitting import FitProgress, FitSettings, fit
+from engine.versions import versions
 
 STAGES = ("views", "splats", "mesh", "turntable", "quality")
 Stage = Literal["views", "splats", "mesh", "turntable", "quality"]
@@ -187,7 +187,7 @@ class Reconstruction:
             "settings": asdict(self.settings),
             "held_out_views": self._held_out,
             "weights": [],
-            "versions": {name: version(name) for name in ("turntable3d", "torch", "numpy", "numba")},
+            "versions": versions(),
             "licences": [{"of": images.uid, "license": images.license, "attribution": images.attribution,
                           "source": images.source}],
             "normalisation": {"scale": images.normalisation.scale, "centre": list(images.normalisation.centre)},

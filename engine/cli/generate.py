@@ -84,7 +84,8 @@ class Generate:
     out: Path
     """The result folder."""
     preset: str
-    """videomv-text, videomv-image or hi3d with --weights; tiny and tiny-hi3d have random weights, for tests."""
+    """mini (a picture or a sentence to 24 views) and mini-hi3d come with their weights, for a CPU; videomv-text, videomv-image
+    and hi3d take --weights; tiny and tiny-hi3d have random ones, for tests."""
     image: Unset[Path] = None
     """A picture of one object: transparent, before a plain background, or any with the extra `matting`."""
     text: Unset[str] = None

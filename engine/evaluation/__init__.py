@@ -2,7 +2,7 @@
 
 images, views, perceptual   PSNR, SSIM, LPIPS of pictures      mesh, objects   meshes and splats against the true object
 consistency                 do an orbit's views agree?         baselines       what stands beside a preset
-samples, variants, making, measuring, record, statistics, report, sheet, provenance    what engine.evaluate walks through
+samples, variants, making, measuring, record, statistics, report, sheet    what engine.evaluate walks through
 """
 
 from engine.errors import EvaluationError

@@ -26,12 +26,11 @@ from engine.multiview.footprint import Footprint, footprint
 from engine.multiview.networks.image_orbit import ImageOrbitUNet
 from engine.multiview.networks.orbit_video import OrbitVideoUNet
 from engine.multiview.networks.text_orbit import TextOrbitUNet
-from engine.multiview.random_weights import RELEASED_VAE
+from engine.multiview.sizes import RELEASED_VAE
 from engine.splats.reconstructor import GaussianUNet
+from engine.training.loop.speed import PEAKS, device_peak
 from tests.benchmarks.machine import machine
 
-PEAK_TFLOPS = {"H100": 989.0, "H200": 989.0, "A100": 312.0, "RTX 4090": 165.0}
-"""Dense bfloat16 with float32 accumulation, by a part of the device's name (NVIDIA's data sheets)."""
 PLANNED_FOR = "H100"
 GIB = 2**30
 
@@ -105,7 +104,7 @@ def plan(job: Job) -> tuple[Footprint, dict[str, Any]]:
         given = {name: torch.empty(shape, dtype=torch.bfloat16) for name, shape in job.inputs.items()}
     _chunk(network, job)
     needs = footprint(network, lambda: network(**given))
-    peak = PEAK_TFLOPS[PLANNED_FOR] * 1e12
+    peak = PEAKS[PLANNED_FOR][0]
     return needs, {
         "parameters": needs.parameters,
         "tflop": needs.flop / 1e12,
@@ -122,7 +121,7 @@ def measure(job: Job, needs: Footprint, repeats: int, *, compiled: bool) -> dict
         network = job.build().to("cuda", torch.bfloat16).eval().requires_grad_(False)
         given = {name: torch.randn(shape, dtype=torch.bfloat16) for name, shape in job.inputs.items()}
     _chunk(network, job)
-    peak = next((tflops for part, tflops in PEAK_TFLOPS.items() if part in torch.cuda.get_device_name()), None)
+    peak = device_peak(torch.device("cuda"), "bf16")
     variants: dict[str, Callable[[], Callable[[], Any]]] = {
         "eager": lambda: lambda: network(**given),
         "graphed": lambda: _graphed(network, given),
@@ -144,7 +143,7 @@ def measure(job: Job, needs: Footprint, repeats: int, *, compiled: bool) -> dict
         found[name] = {
             "milliseconds": milliseconds,
             "tflops": tflops,
-            "mfu": None if peak is None else tflops / peak,
+            "mfu": None if peak is None else 1e12 * tflops / peak,
             "peak_memory_gib": torch.cuda.max_memory_allocated() / GIB,
             "seconds_to_prepare_and_time": time.perf_counter() - start,
             "seconds_a_generation": job.steps * milliseconds / 1e3,

@@ -117,7 +117,8 @@ BAD: list[tuple[list[str], str, int]] = [
     (["--text", "a", "--image", "PICTURE", "--preset", "tiny"], "give exactly one of --image FILE", 2),
     (["--text", "a", "--preset", "nice"], "--preset nice: there is none of that name; take one of videomv-text", 1),
     (["--text", "a", "--preset", "videomv-image"],
-     "--preset videomv-image takes --image, got --text; presets that take --text: videomv-text, hi3d, mini, tiny", 1),
+     "--preset videomv-image takes --image, got --text; presets that take --text: videomv-text, mini, tiny, or add "
+     "--text-to-image MODEL, which paints the picture first", 1),
     (["--image", "PICTURE", "--preset", "hi3d"], "--preset hi3d needs --weights: a folder that `turntable convert`", 1),
     (["--image", "PICTURE", "--preset", "hi3d", "--weights", "WEIGHTS"],
      "holds weights of videomv that start from a text, which --preset hi3d cannot use from a picture; take --preset "
@@ -132,7 +133,7 @@ BAD: list[tuple[list[str], str, int]] = [
     (["--image", "nothing.png", "--preset", "tiny"], "nothing.png", 1),
     (["--image", "EMPTY", "--preset", "tiny"], "shows nothing but its background; expected one object", 1),
     (["--text", "a", "--preset", "tiny", "--steps", "0"], "--steps must lie between 1 and 1000, got 0", 2),
-    (["--text", "a", "--preset", "hi3d", "--weights", "WEIGHTS"], "cannot use from a text", 1),
+    (["--text", "a", "--preset", "hi3d", "--weights", "WEIGHTS"], "takes --image, got --text; presets that take --text", 1),
     (["--image", "PICTURE", "--text-to-image", "MODEL", "--preset", "tiny"],
      "--text-to-image paints the picture for a --text, got --image", 2),
     (["--text", "a", "--text-to-image", "MODEL", "--preset", "videomv-text", "--weights", "WEIGHTS"],

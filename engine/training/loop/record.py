@@ -2,12 +2,10 @@
 
 import json
 import logging
-import subprocess
 import sys
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, is_dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +13,9 @@ from engine.errors import TrainingError
 from engine.files import write_bytes
 from engine.training.loop.state import FORMAT, RUN, check_identity
 from engine.training.loop.steps import Setup
+from engine.versions import commit, versions
 
 log = logging.getLogger(__name__)
-
-LIBRARIES = ("turntable3d", "torch", "diffusers", "transformers", "accelerate", "peft", "numpy", "webdataset")
 
 
 def write_record(run: Path, setup: Setup, identity: Mapping[str, Any], asked: Mapping[str, Any], step: int) -> None:
@@ -33,7 +30,7 @@ def write_record(run: Path, setup: Setup, identity: Mapping[str, Any], asked: Ma
         "format": FORMAT, "identity": dict(identity), "recipe": _plain(setup.recipe), "settings": asdict(setup.settings),
         "asked": dict(asked), "processes": setup.shares.ranks, "device": str(setup.accelerator.device),
         "precision": setup.accelerator.mixed_precision, "distributed": setup.accelerator.distributed_type.value,
-        "commit": _commit(), "versions": _versions(), "calls": [*(before or {}).get("calls", []), call],
+        "commit": commit(), "versions": versions(), "calls": [*(before or {}).get("calls", []), call],
     }  # fmt: skip
     content = json.loads(json.dumps(content, default=str))
     if before is not None and step:
@@ -66,24 +63,3 @@ def _plain(recipe: Any) -> dict[str, Any]:
         name: asdict(value) if is_dataclass(value) and not isinstance(value, type) else value
         for name, value in vars(recipe).items()
     }
-
-
-def _commit() -> str | None:
-    """The code's commit, with a mark where files differ from it; None where it is no checkout."""
-    here = Path(__file__).parent
-    try:
-        head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True, check=True)
-        state = subprocess.run(["git", "status", "--porcelain"], cwd=here, capture_output=True, text=True, check=True)
-    except (OSError, subprocess.CalledProcessError):
-        return None
-    return head.stdout.strip() + ("+" if state.stdout.strip() else "")
-
-
-def _versions() -> dict[str, str]:
-    found = {}
-    for name in LIBRARIES:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            found[name] = "(not installed)"
-    return found

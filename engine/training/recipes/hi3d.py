@@ -4,9 +4,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from engine.multiview.settings import Hi3DSettings
+from engine.multiview.sizes import RELEASED_VAE, TINY_VIDEO_UNET, TINY_WIDTH, tiny_vae
 from engine.training.plans import DataPlan, Optimisation, Recipe
 from engine.training.tasks.hi3d_settings import BaseSettings, DepthSettings, RefinerSettings
-from engine.training.tasks.settings import RELEASED_VAE, ImageEncoderSize
+from engine.training.tasks.settings import ImageEncoderSize
 
 VIT_H_14 = ImageEncoderSize(width=1280, layers=32, head_width=80, size_px=224, patch_px=14, embedding=1024)
 """OpenCLIP's."""
@@ -107,24 +108,6 @@ FULL = (
     ),
 )
 
-TINY_WIDTH = 32
-"""Of tokens."""
-TINY_UNET: Mapping[str, Any] = {
-    "down_block_types": ("CrossAttnDownBlockSpatioTemporal", "DownBlockSpatioTemporal"),
-    "up_block_types": ("UpBlockSpatioTemporal", "CrossAttnUpBlockSpatioTemporal"),
-    "block_out_channels": (32, 64),
-    "layers_per_block": 1,
-    "cross_attention_dim": TINY_WIDTH,
-    "num_attention_heads": (2, 4),
-}
-TINY_VAE: Mapping[str, Any] = {
-    "down_block_types": ("DownEncoderBlock2D",) * 4,
-    "up_block_types": ("UpDecoderBlock2D",) * 4,
-    "block_out_channels": (16, 32, 32, 32),
-    "layers_per_block": 1,
-    "norm_num_groups": 8,
-    "latent_channels": 4,
-}
 TINY_ENCODER = ImageEncoderSize(width=32, layers=2, head_width=16, size_px=56, patch_px=14, embedding=TINY_WIDTH)
 TINY_SCORER: Mapping[str, Any] = {
     "vision": {
@@ -177,7 +160,7 @@ TINY = (
         optimisation=TINY_STEPS,
         sources=TINY_SOURCES,
         task=BaseSettings(
-            system=TINY_SYSTEM, unet=TINY_UNET, vae=TINY_VAE, image_encoder=TINY_ENCODER, aesthetic=TINY_SCORER,
+            system=TINY_SYSTEM, unet=TINY_VIDEO_UNET, vae=tiny_vae(4), image_encoder=TINY_ENCODER, aesthetic=TINY_SCORER,
             preview_steps=3,
         ),
     ),
@@ -189,7 +172,7 @@ TINY = (
         optimisation=TINY_STEPS,
         sources=TINY_SOURCES,
         task=RefinerSettings(
-            system=TINY_SYSTEM, unet={**TINY_UNET, **REFINER_UNET}, vae=TINY_VAE, image_encoder=TINY_ENCODER,
+            system=TINY_SYSTEM, unet={**TINY_VIDEO_UNET, **REFINER_UNET}, vae=tiny_vae(4), image_encoder=TINY_ENCODER,
             depth=TINY_DEPTH, preview_steps=3,
         ),
     ),

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 from engine.multiview.orbits import KnownViews
 from engine.multiview.settings import GREY_128, VIDEOMV_PICTURE, VIDEOMV_TEXT, VideoMVSettings
+from engine.multiview.sizes import TINY_UNET, tiny_vae
 from engine.training.plans import DataPlan, Optimisation, Recipe
 from engine.training.tasks.settings import (
     ImageEncoderSize,
@@ -125,26 +126,6 @@ VAE = Recipe(
     VaeTask(pretrained=("vae",)),
 )  # fmt: skip
 
-TINY_UNET = {
-    "sample_size": None,
-    "down_block_types": ("CrossAttnDownBlock3D", "DownBlock3D"),
-    "up_block_types": ("UpBlock3D", "CrossAttnUpBlock3D"),
-    "block_out_channels": (32, 64),
-    "layers_per_block": 1,
-    "norm_num_groups": 8,
-    "cross_attention_dim": 32,
-    "attention_head_dim": 16,
-    "temporal_in_heads": 2,
-    "dropout": 0.0,
-}
-TINY_VAE = {
-    "down_block_types": ("DownEncoderBlock2D",) * 3,
-    "up_block_types": ("UpDecoderBlock2D",) * 3,
-    "block_out_channels": (16, 32, 32),
-    "layers_per_block": 1,
-    "norm_num_groups": 8,
-    "latent_channels": 4,
-}
 TINY_GAUSSIANS = {
     "down_channels": (32, 32, 64),
     "down_attention": (False, False, True),
@@ -160,7 +141,7 @@ _TINY_TEXT = VideoMVSettings(views=_TINY_VIEWS, size_px=32, steps=5, guidance_sc
 _TINY_PICTURE = replace(
     _TINY_TEXT, kind="picture", schedule="cosine_zero_snr", background=1.0, prompt_suffix="", refinement_background=1.0
 )
-_TINY_NETWORKS = VideoMVNetworks(TINY_UNET, TINY_VAE, TextEncoderSize(), ImageEncoderSize())
+_TINY_NETWORKS = VideoMVNetworks({**TINY_UNET, "dropout": 0.0}, tiny_vae(3), TextEncoderSize(), ImageEncoderSize())
 _TINY = Optimisation(steps=200, batch_size=2, learning_rate=2e-3, warmup_steps=10, clip_norm=1.0, precision="no")
 _FOR_TESTS = ("ours, for tests: random weights, a few seconds",)
 
@@ -183,6 +164,6 @@ RECIPES = (
         RECONSTRUCTOR,
         ReconstructorTask(TINY_GAUSSIANS, generator=VideoMVTask(_TINY_PICTURE, _TINY_NETWORKS), supervised=6),
     ),
-    _tiny(VAE, VaeTask(TINY_VAE, latent_scaling=1.0)),
+    _tiny(VAE, VaeTask(tiny_vae(3), latent_scaling=1.0)),
 )
 """Rows of the table, see `table.py`."""

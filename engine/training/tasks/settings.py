@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from engine.multiview.settings import VideoMVSettings
+from engine.multiview.sizes import RELEASED_VAE
 
 
 @dataclass(frozen=True)
@@ -43,16 +44,6 @@ class ImageEncoderSize:
     """Side of a patch."""
     embedding: int = 32
     """Length of an embedding: the denoiser's cross_attention_dim."""
-
-
-RELEASED_VAE: Mapping[str, Any] = {
-    "down_block_types": ("DownEncoderBlock2D",) * 4,
-    "up_block_types": ("UpDecoderBlock2D",) * 4,
-    "block_out_channels": (128, 256, 512, 512),
-    "layers_per_block": 2,
-    "latent_channels": 4,
-}
-"""AutoencoderKL's arguments for Stable Diffusion's, which all releases share (Rombach et al. 2022, f = 8)."""
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,9 @@ from engine.multiview.networks.encoders import ImageEncoder
 from engine.multiview.networks.orbit_video import OrbitVideoUNet
 from engine.multiview.networks.text_orbit import TextOrbitUNet
 from engine.multiview.pictures import Picture
-from engine.multiview.random_weights import RELEASED_VAE, TINY_UNET, random_hi3d, random_videomv
+from engine.multiview.random_weights import random_hi3d, random_videomv
 from engine.multiview.settings import Hi3DSettings, Sampling
+from engine.multiview.sizes import RELEASED_VAE, TINY_UNET
 from engine.presets import PRESETS
 
 pytestmark = pytest.mark.gpu

@@ -13,8 +13,9 @@ from engine.multiview.hi3d import Hi3DPipeline
 from engine.multiview.networks.orbit_video import OrbitVideoUNet, conditioning_vector
 from engine.multiview.orbits import OrbitRequest
 from engine.multiview.pictures import Picture
-from engine.multiview.random_weights import TINY_VIDEO_UNET, random_hi3d
+from engine.multiview.random_weights import random_hi3d
 from engine.multiview.settings import Sampling
+from engine.multiview.sizes import TINY_VIDEO_UNET
 from engine.presets import PRESETS
 
 FAST = Sampling(steps=2)

@@ -8,8 +8,8 @@ from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 
 from engine.multiview.networks.encoders import seeded
 from engine.multiview.networks.latents import LatentCodec
+from engine.multiview.sizes import tiny_vae
 from engine.training.latents import LatentCache, weights_hash
-from engine.training.recipes.videomv import TINY_VAE
 from engine.training.types import Draws
 from tests.engine.training.procedural import alone, batch_of, orbit_of
 
@@ -19,7 +19,7 @@ HALF = 1e-3
 
 def autoencoder(seed: int = 0) -> AutoencoderKL:
     with seeded(seed):
-        return AutoencoderKL(**TINY_VAE).eval().requires_grad_(False)
+        return AutoencoderKL(**tiny_vae(3)).eval().requires_grad_(False)
 
 
 @pytest.fixture(scope="module")

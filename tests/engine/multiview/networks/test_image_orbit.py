@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from engine.checkpoints.keys_videomv import videomv_to_release
 from engine.multiview.networks.image_orbit import ImageOrbitUNet
-from engine.multiview.random_weights import TINY_UNET
+from engine.multiview.sizes import TINY_UNET
 from tests.engine.multiview.networks.small import CONTEXT, SIZES, inputs, small_image_orbit
 from tests.engine.multiview.networks.test_text_orbit import FLOAT32, relative
 

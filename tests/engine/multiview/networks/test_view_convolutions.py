@@ -6,7 +6,7 @@ from torch import nn
 from engine.multiview.networks.image_orbit import ImageOrbitUNet
 from engine.multiview.networks.orbit_video import OrbitVideoUNet
 from engine.multiview.networks.view_convolutions import ViewConvolution, use_view_convolutions
-from engine.multiview.random_weights import TINY_UNET, TINY_VIDEO_UNET
+from engine.multiview.sizes import TINY_UNET, TINY_VIDEO_UNET
 
 
 def test_the_same_as_three_dimensional_ones() -> None:

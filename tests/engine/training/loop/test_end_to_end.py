@@ -3,7 +3,6 @@
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -49,10 +48,10 @@ def environment() -> dict[str, str]:
     return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPOSITORY)}
 
 
-def run_to_its_end(arguments: list[str], launcher: tuple[str, ...] = ()) -> str:
+def run_to_its_end(arguments: list[str]) -> str:
     """Run, and return what it said on stderr."""
     done = subprocess.run(
-        [sys.executable, *launcher, *arguments], cwd=REPOSITORY, env=environment(), capture_output=True, text=True,
+        [sys.executable, *arguments], cwd=REPOSITORY, env=environment(), capture_output=True, text=True,
         timeout=300, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
@@ -122,11 +121,7 @@ def test_two_processes_learn_what_one_does(shards, tmp_path):
     more = ("--steps", "6", "--val", str(shards / "val.tar"), "--batch-size", "2", "--ema-decay", "0.9",
             "--data", str(shards / "train" / "orbits-000.tar"))  # fmt: skip
     run_to_its_end(command("vae", shards, tmp_path / "one", *more))
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        port = free.getsockname()[1]
-    launcher = ("-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", str(port))
-    run_to_its_end(command("vae", shards, tmp_path / "two", *more), launcher)
+    run_to_its_end(command("vae", shards, tmp_path / "two", *more, "--processes", "2"))
     one, two = losses(tmp_path / "one"), losses(tmp_path / "two")
     # a mean of two clips against the mean of two means; what rounding does to a gradient, Adam's first steps magnify
     np.testing.assert_allclose(two, one, rtol=1e-4)
@@ -134,6 +129,28 @@ def test_two_processes_learn_what_one_does(shards, tmp_path):
     assert (said["processes"], said["distributed"]) == (2, "MULTI_CPU")
     measured = [json.loads((tmp_path / run / "measures.jsonl").read_text())["loss"] for run in ("one", "two")]
     assert measured[1] == pytest.approx(measured[0], rel=1e-3)  # as above, and averaged weights
+
+
+def test_processes_are_stopped_together_and_go_on(shards, tmp_path):
+    arguments = command("vae", shards, tmp_path / "run", "--steps", "40", "--processes", "2", "--batch-size", "2",
+                        "--data", str(shards / "train" / "orbits-000.tar"), workers=0)  # fmt: skip
+    assert disturbed(arguments, tmp_path / "run", 4, signal.SIGTERM) == 130
+    done = len(losses(tmp_path / "run"))
+    assert done < 40
+    assert [state.step_of(path) for path in state.checkpoints(tmp_path / "run")] == [done]
+    run_to_its_end(arguments)
+    assert len(losses(tmp_path / "run")) == 40
+
+
+def test_what_goes_wrong_in_one_of_several_processes_is_said(shards, tmp_path):
+    arguments = command("vae", tmp_path / "nowhere", tmp_path / "run", "--processes", "2")
+    done = subprocess.run(
+        [sys.executable, *arguments], cwd=REPOSITORY, env=environment(), capture_output=True, text=True, timeout=120,
+        check=False,
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert "nowhere" in done.stderr
+    assert "this is a bug" not in done.stderr
 
 
 def test_adapters_of_a_video_network_are_trained_and_merged(shards, tmp_path):

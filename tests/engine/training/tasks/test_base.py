@@ -16,8 +16,9 @@ from engine.multiview.orbits import OrbitRequest
 from engine.multiview.pictures import hi3d_framing
 from engine.multiview.schedules import normal_like
 from engine.multiview.settings import Sampling
+from engine.multiview.sizes import TINY_VIDEO_UNET, tiny_vae
 from engine.training.plans import Recipe
-from engine.training.recipes.hi3d import RECIPES, TINY_UNET, TINY_VAE
+from engine.training.recipes.hi3d import RECIPES
 from engine.training.tasks.base import BaseTask
 from engine.training.tasks.build import make_task
 from engine.training.tasks.hi3d_settings import BaseSettings, Diffusion
@@ -46,8 +47,8 @@ def changed(**changes: Any) -> Recipe:
 
 
 MINI_LIKE = changed(
-    unet={**TINY_UNET, "in_channels": 16, "out_channels": 8, "projection_class_embeddings_input_dim": 512},
-    vae={**TINY_VAE, "latent_channels": 8},
+    unet={**TINY_VIDEO_UNET, "in_channels": 16, "out_channels": 8, "projection_class_embeddings_input_dim": 512},
+    vae={**tiny_vae(4), "latent_channels": 8},
     aesthetic=None,
     train_image_encoder=True,
 )
@@ -219,7 +220,7 @@ def test_what_it_cannot_learn_from_is_named(task: BaseTask, tmp_path: Path) -> N
     with pytest.raises(TrainingError, match=r"hi3d-base \(tiny\) starts from a pretrained vae, but none were given"):
         make_task(changed(pretrained=("vae",)))
     with pytest.raises(TrainingError, match="in_channels must be 16 for this VAE \\(8 channels\\)"):
-        make_task(changed(vae={**TINY_VAE, "latent_channels": 8}))
+        make_task(changed(vae={**tiny_vae(4), "latent_channels": 8}))
     with pytest.raises(TrainingError, match="is told an aesthetic score, but the recipe has no scorer"):
         make_task(changed(aesthetic=None))
 

@@ -17,8 +17,9 @@ from engine.multiview.orbits import OrbitRequest
 from engine.multiview.random_weights import random_hi3d
 from engine.multiview.schedules import normal_like
 from engine.multiview.settings import Sampling
+from engine.multiview.sizes import TINY_VIDEO_UNET
 from engine.training.plans import Recipe
-from engine.training.recipes.hi3d import RECIPES, TINY_SYSTEM, TINY_UNET
+from engine.training.recipes.hi3d import RECIPES, TINY_SYSTEM
 from engine.training.tasks.build import make_task
 from engine.training.tasks.hi3d_networks import refiner_from_first_stage
 from engine.training.tasks.hi3d_settings import Diffusion, RefinerSettings
@@ -184,7 +185,7 @@ def test_a_first_stage_gives_a_share_of_the_low_views(batch: Batch, first_stage:
 
 def test_a_refiner_of_a_first_stage_does_what_that_does() -> None:
     torch.manual_seed(0)
-    first = OrbitVideoUNet(**TINY_UNET).eval()
+    first = OrbitVideoUNet(**TINY_VIDEO_UNET).eval()
     refiner = refiner_from_first_stage(first).eval()
     assert refiner.config.in_channels == 17
     with torch.no_grad():
