@@ -159,7 +159,7 @@ RECIPES: tuple[Recipe, ...] = (
     ),
     Recipe(
         "videomv-image", "mini", "a picture to 24 views at 128 px", RING24, STEPS, OURS,
-        VideoMVTask(MINI_PICTURE, PICTURE_NETWORKS, ("vae",), ("unet", "image_encoder"), late=0.4),
+        VideoMVTask(MINI_PICTURE, PICTURE_NETWORKS, ("vae",), ("unet", "image_encoder"), late=0.5),
     ),
     Recipe(
         "videomv-text", "mini", "a sentence to 24 views at 128 px",
