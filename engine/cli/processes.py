@@ -24,7 +24,7 @@ def spread(command: Any, perform: Callable[[Any], Answer], processes: int) -> No
 
     config = LaunchConfig(
         min_nodes=1, max_nodes=1, nproc_per_node=processes, rdzv_backend="c10d", rdzv_endpoint="localhost:0",
-        local_addr="localhost", max_restarts=0, monitor_interval=1,
+        local_addr="localhost", run_id="turntable", max_restarts=0, monitor_interval=1,
     )  # fmt: skip
     try:
         elastic_launch(config, _work)(command, perform)

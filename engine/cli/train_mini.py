@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import tyro
 from tyro.conf import OmitArgPrefixes as Flags
 
-from engine.cli.running import needing, set_threads
+from engine.cli.running import needing, set_threads, silence_libraries
 from engine.cli.train import Keeping, Learning, Shards, Train
 from engine.command_line import Answer, Talk, Unset
 
@@ -70,6 +70,7 @@ class TrainMini:
                 start_folder,
             )
 
+        silence_libraries()
         tree = self.family or TREE
         decoder_only = self.stage == "vae" and latents_are_learned(tree)
         stage, run, start = STAGES[self.stage], self.out / self.stage, self.out / f"{self.stage}-start"
