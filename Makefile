@@ -24,7 +24,7 @@ endif
 # The interpreter beneath, should `python3.11` be that of this very .venv or of another; fails if it is no 3.11.
 BASE_PYTHON := import sys; print(sys._base_executable); sys.exit(sys.version_info[:2] != (3, 11))
 
-.PHONY: help setup demo test test-fast lint train-mini gpu-check bench clean
+.PHONY: help setup demo demo-farm test test-fast lint train-mini gpu-check bench clean
 .DEFAULT_GOAL := help
 
 help: ## List the targets
@@ -60,12 +60,19 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 	rm $(INSTALLING); \
 	touch $(VENV)/.ready
 
-demo: $(READY) ## From nothing to a Blender scene: render an object's orbit, reconstruct it, import it (minutes on a CPU)
-	turntable-farm example --out outputs/demo/lighthouse.glb
-	turntable-farm render outputs/demo/lighthouse.glb --orbit ring24 --size 256 --out outputs/demo/orbit
-	turntable reconstruct outputs/demo/orbit --out outputs/demo/result --holdout-every 3 --truth outputs/demo/lighthouse.glb
-	python -m blender_addon.headless outputs/demo/result --scene outputs/demo/scene.blend --preview outputs/demo/preview.png
-	turntable summary outputs/demo/result
+demo: $(READY) ## From nothing to a Blender scene: a picture becomes views, splats and a mesh (minutes on a CPU)
+	turntable generate --image examples/lighthouse.png --preset mini --elevation-deg 15 --out outputs/demo/lighthouse
+	python -m blender_addon.headless outputs/demo/lighthouse --scene outputs/demo/scene.blend --preview outputs/demo/preview.png
+	turntable summary outputs/demo/lighthouse
+
+demo-farm: $(READY) ## From a known object: render its orbit, reconstruct it, measure it, import it (minutes on a CPU)
+	turntable-farm example --out outputs/demo-farm/lighthouse.glb
+	turntable-farm render outputs/demo-farm/lighthouse.glb --orbit ring24 --size 256 --out outputs/demo-farm/orbit
+	turntable reconstruct outputs/demo-farm/orbit --out outputs/demo-farm/result --holdout-every 3 \
+	    --truth outputs/demo-farm/lighthouse.glb
+	python -m blender_addon.headless outputs/demo-farm/result --scene outputs/demo-farm/scene.blend \
+	    --preview outputs/demo-farm/preview.png
+	turntable summary outputs/demo-farm/result
 
 # Processes side by side, one thread each; tests of one file stay together where they share a render.
 ONE_THREAD := OMP_NUM_THREADS=1 NUMBA_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1

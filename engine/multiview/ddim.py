@@ -5,6 +5,7 @@ x_t --network--> prediction --guidance--> x0 --(every so often through 3D and ba
 
 import math
 from functools import partial
+from typing import Literal
 
 import torch
 from jaxtyping import Float
@@ -22,19 +23,36 @@ from engine.multiview.guidance import (
 )
 from engine.multiview.schedules import NoiseSchedule, normal_like
 
+Spacing = Literal["leading", "trailing"]
+"""leading: the releases' times. trailing: from the last time on (Lin et al. 2024, section 3.3), which few steps need where
+that time is pure noise: leading ones would tell the network a time at which something should show already."""
 
-def ddim_timesteps(count: int, steps: int) -> list[int]:
-    """Return the times that are visited, falling: 981, 961, ..., 1 for 50 steps of 1000, as in the release.
 
-    One more than a multiple of the stride `count // steps`. Where steps do not divide the count, there are as many
-    multiples as fit, more than `steps`.
+def ddim_timesteps(count: int, steps: int, spacing: Spacing = "leading") -> list[int]:
+    """Return the times that are visited, falling.
+
+    Args:
+        count: of the schedule.
+        steps: how many. Where they do not divide the count, leading ones are as many as fit, more than `steps`.
+        spacing: leading: 981, 961, ..., 1 for 50 steps of 1000, as in the release, one more than a multiple of the stride
+            `count // steps`; trailing: 999, 979, ..., 19.
 
     Raises:
         ValueError: steps is not in 1 to count.
     """
     if not 1 <= steps <= count:
         raise ValueError(f"steps must be from 1 to {count}, got {steps}")
+    if spacing == "trailing":
+        return [round(count * (steps - done) / steps) - 1 for done in range(steps)]
     return [min(t + 1, count - 1) for t in range(0, count, count // steps)][::-1]
+
+
+def _walk(count: int, steps: int, spacing: Spacing) -> list[tuple[int, int | None]]:
+    """Pairs of times, from one to the next; None is clean. Leading walks end at time 0, as in the release."""
+    times = ddim_timesteps(count, steps, spacing)
+    if spacing == "trailing":
+        return list(zip(times, [*times[1:], None], strict=True))
+    return [(time, max(time - count // steps, 0)) for time in times]
 
 
 @torch.no_grad()
@@ -44,6 +62,7 @@ def sample_ddim(
     schedule: NoiseSchedule,
     *,
     steps: int = 50,
+    spacing: Spacing = "leading",
     guidance_scale: Scale = 9.0,
     interval: GuidanceInterval = ALWAYS,
     refinement: RefinementPlan | None = None,
@@ -53,13 +72,14 @@ def sample_ddim(
 ) -> Float[Tensor, "b n c h w"]:
     """Walk from noise to clean latents.
 
-    The time before the last is clamped to 0: the walk ends at alpha_bar_0, a little below 1, as in the release.
+    Where times are leading, the walk ends at alpha_bar_0, a little below 1, as in the release; trailing ones end clean.
 
     Args:
         guided: the network with its conditions; called with whole times as floats.
         noise: unit normal, the start; the arithmetic is in its dtype.
         schedule: times and what the network predicts.
         steps: how many, see `ddim_timesteps`.
+        spacing: which times, likewise.
         guidance_scale: the release's is 9 from text and 6 from an image.
         interval: which steps are guided.
         refinement: 3D-aware denoising at some steps.
@@ -70,19 +90,19 @@ def sample_ddim(
     Raises:
         ValueError: steps out of range, eta negative or without a generator.
     """
-    times, stride = ddim_timesteps(schedule.count, steps), schedule.count // steps
+    walk = _walk(schedule.count, steps, spacing)
     if eta < 0 or (eta > 0 and generator is None):
         raise ValueError(f"eta must be 0, or above with a generator; got {eta} and {generator}")
     latents = noise
-    for index, time in enumerate(times):
+    for index, (time, previous) in enumerate(walk):
         t = torch.full((len(latents),), time, device=latents.device)
         plan = plan_at(refinement, index)
-        branches = guided(latents, t.float(), branches_needed(guidance_scale, interval.holds(index, len(times)), plan))
+        branches = guided(latents, t.float(), branches_needed(guidance_scale, interval.holds(index, len(walk)), plan))
         x0 = clean_latents(branches, partial(_x0, schedule, latents, t), guidance_scale, plan)
         fresh = normal_like(latents, generator) if eta > 0 and generator is not None else None
-        latents = ddim_step(schedule, latents, x0, (time, max(time - stride, 0)), eta, fresh)
+        latents = x0 if previous is None else ddim_step(schedule, latents, x0, (time, previous), eta, fresh)
         if on_step is not None:
-            on_step(Step(index, len(times), latents, x0))
+            on_step(Step(index, len(walk), latents, x0))
     return latents
 
 

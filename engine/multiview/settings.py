@@ -31,6 +31,8 @@ class VideoMVSettings:
     """Grey level behind the object in the training images, sRGB, 0 to 1."""
     steps: int = 50
     """Default number of DDIM steps."""
+    spacing: Literal["leading", "trailing"] = "leading"
+    """Which times they visit, see `ddim.ddim_timesteps`."""
     guidance_scale: float = 9.0
     """Default classifier-free guidance."""
     prompt_suffix: str = ", 3d asset"
@@ -66,6 +68,7 @@ MINI_TEXT = VideoMVSettings(
     background=1.0,
     latent_scaling=1.0,
     steps=20,
+    spacing="trailing",
     guidance_scale=3.0,
     prompt_suffix="",
     refinement_background=1.0,

@@ -107,7 +107,7 @@ class VideoMVPipeline(Components):
         noise = draw_noise((1, len(cameras), codec.vae.config.latent_channels, side, side), seed, self.device)
         scale = settings.guidance_scale if sampling.guidance_scale is None else sampling.guidance_scale
         latents = sample_ddim(
-            guided, noise, self.schedule, steps=self._steps(sampling), guidance_scale=scale,
+            guided, noise, self.schedule, steps=self._steps(sampling), spacing=settings.spacing, guidance_scale=scale,
             interval=GuidanceInterval(*sampling.guidance_interval), refinement=plan,
             on_step=reporter("denoise", codec, on_progress),
         )  # fmt: skip
@@ -170,7 +170,7 @@ class VideoMVPipeline(Components):
             background=self.settings.refinement_background,
             camera_rule=sampling.cameras,
         )
-        count = len(ddim_timesteps(self.schedule.count, self._steps(sampling)))
+        count = len(ddim_timesteps(self.schedule.count, self._steps(sampling), self.settings.spacing))
         steps = refinement_steps(count, sampling.refine_first, sampling.refine_every)
         return RefinementPlan(refinement, steps, sampling.refinement)
 

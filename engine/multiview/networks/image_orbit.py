@@ -8,6 +8,7 @@ The picture enters three times: its latents beside the noisy ones, its latents a
     image_latents, planes 1/(n-1) ... 1 -> view_maps -> x image_latents_gain -> beside the noisy latents
 """
 
+import functools
 from collections.abc import Sequence
 
 import torch
@@ -18,6 +19,7 @@ from torch import Tensor, nn
 
 from engine.multiview.networks.cameras import CameraConditioned, CameraEmbedding
 from engine.multiview.networks.gradient_checkpoints import GradientCheckpoints
+from engine.multiview.networks.prior import silence, v_from_prior
 from engine.multiview.networks.sinusoids import sinusoid
 from engine.multiview.networks.text_orbit import ATTENTION_DOWN, ATTENTION_UP, PLAIN_DOWN, PLAIN_UP
 from engine.multiview.networks.trunk import (
@@ -29,6 +31,7 @@ from engine.multiview.networks.trunk import (
     set_first_transformer,
 )
 from engine.multiview.networks.view_convolutions import use_view_convolutions
+from engine.multiview.schedules import NoiseSchedule, cosine_zero_snr
 
 RELEASED_FPS = 8
 """Frames per second that VideoMV always gives."""
@@ -40,6 +43,11 @@ RELEASED_GAIN = 2.0
 """I2VGen-XL's own code adds the picture's maps twice ("this is a bug, but it doesn't matter") and was trained so, and so
 was VideoMV. diffusers' I2VGenXLUNet adds them once, and its conversion of the weights copies them unchanged (nothing
 is folded into a convolution): base weights in diffusers' form want the factor as well."""
+
+
+@functools.cache
+def _schedule() -> NoiseSchedule:
+    return cosine_zero_snr()
 
 
 class ImageOrbitUNet(CameraConditioned, GradientCheckpoints, I2VGenXLUNet):
@@ -68,6 +76,7 @@ class ImageOrbitUNet(CameraConditioned, GradientCheckpoints, I2VGenXLUNet):
         image_latents_gain: float | int = RELEASED_GAIN,
         picture_copies: int = 0,
         token_positions: bool = False,
+        prior: Sequence[float] | None = None,
     ) -> None:
         """Build it with random weights, the camera embedding's last layer zero.
 
@@ -81,6 +90,9 @@ class ImageOrbitUNet(CameraConditioned, GradientCheckpoints, I2VGenXLUNet):
                 latents, 2 also their mirror image, which is the outline from behind. Small networks that start from
                 nothing learn faster with them: they begin by copying.
             token_positions: learn where each of the picture's 64 tokens lies (the release tells by padding alone).
+            prior: predict what must be added to what the picture lets expect, see `prior`: the share of the picture's
+                latents that is expected at first (others, and of its mirror image, are learned), and the variance of
+                what is wrong with that, clean latents having 1. For v on the schedule cosine_zero_snr.
         """
         super().__init__(
             sample_size=sample_size,
@@ -103,6 +115,13 @@ class ImageOrbitUNet(CameraConditioned, GradientCheckpoints, I2VGenXLUNet):
         self.token_places = (
             nn.Parameter(0.5 * torch.randn(LOCAL_TOKENS, cross_attention_dim)) if token_positions else None
         )
+
+        self.prior_gains: nn.Linear | None = None
+        if prior is not None:
+            silence(self.conv_out)
+            self.prior_gains = nn.Linear(4 * block_out_channels[0], 2 * in_channels)
+            silence(self.prior_gains)
+            nn.init.constant_(self.prior_gains.bias[:in_channels], prior[0])
 
     def _take_channels(self, channels: int, copies: int) -> None:
         """diffusers fixes 4 channels where the picture's latents come in; give those, and the copies, theirs."""
@@ -143,7 +162,19 @@ class ImageOrbitUNet(CameraConditioned, GradientCheckpoints, I2VGenXLUNet):
         beside = [copy[:, None].expand(-1, views, -1, -1, -1) for copy in copies]
         pictures = torch.cat([latents, maps, *beside], dim=2).flatten(0, 1)
         predicted = run_trunk(self, pictures, embedding, context.repeat_interleave(views, dim=0), views)
-        return predicted.unflatten(0, (objects, views))
+        predicted = predicted.unflatten(0, (objects, views))
+        if self.prior_gains is None:
+            return predicted
+        expected = self._expected(image_latents, self.prior_gains(embedding).unflatten(0, (objects, views)))
+        signal = _schedule().signal(timestep.long(), timestep.float())
+        return v_from_prior(latents, expected, predicted, signal, self.config.prior[1])
+
+    def _expected(
+        self, image_latents: Float[Tensor, "b c h w"], gains: Float[Tensor, "b n k"]
+    ) -> Float[Tensor, "b n c h w"]:
+        """What the picture lets expect of each view: a share of itself, and of its mirror image."""
+        own, mirrored = gains[..., None, None].chunk(2, dim=2)
+        return image_latents[:, None] * own + image_latents.flip(-1)[:, None] * mirrored
 
     def local_tokens(self, image_latents: Float[Tensor, "b c h w"]) -> Float[Tensor, "b t d"]:
         """The picture's latents as tokens: convolutions and pooling to 8 x 8 places, row by row."""

@@ -120,3 +120,20 @@ def normalise_latents(vae: AutoencoderKL, mean: Float[Tensor, " c"], deviation: 
     into.bias[channels:] -= 2 * deviation.log()
     out.bias += out.weight[:, :, 0, 0] @ mean
     out.weight *= deviation.view(1, -1, 1, 1)
+
+
+@torch.no_grad()
+def visibility(codec: LatentCodec, side: int = 16) -> Float[Tensor, " c"]:
+    """Return how much an error in each channel of the latents shows in the pictures, squared, as shares of their mean.
+
+    Small autoencoders hold what the eye sees first, a blurred picture, in a few channels: a loss that takes all for equal
+    learns details that hardly show. Measured on noise in one channel at a time around latents of zero; the same for the
+    same weights.
+    """
+    channels = codec.vae.config.latent_channels
+    device = next(codec.vae.parameters()).device
+    noise = torch.randn((channels, side, side), generator=torch.Generator().manual_seed(0)).to(device)
+    alone = torch.diag_embed(noise.permute(1, 2, 0)).permute(2, 3, 0, 1)  # [c, c, side, side], one channel each
+    shown = codec.decode(alone) - codec.decode(torch.zeros_like(alone[:1]))
+    found = shown.float().square().mean((1, 2, 3))
+    return found / found.mean()

@@ -7,6 +7,7 @@ noisy latents + latents (and depth) of the input on channels --U-Net--> v
 Stage 1 concatenates 4 channels (the input picture's latents), stage 2 concatenates 13 (depth 9, low-resolution 4).
 """
 
+from collections.abc import Sequence
 from typing import ClassVar, cast
 
 import torch
@@ -18,6 +19,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from engine.multiview.networks.gradient_checkpoints import GradientCheckpoints
+from engine.multiview.networks.prior import silence, v_from_prior
 from engine.multiview.networks.sinusoids import sinusoid
 from engine.multiview.networks.view_convolutions import use_view_convolutions
 
@@ -59,8 +61,12 @@ class OrbitVideoUNet(GradientCheckpoints, UNetSpatioTemporalConditionModel):
         transformer_layers_per_block: int | tuple[int, ...] | list[int] = 1,
         num_attention_heads: int | tuple[int, ...] | list[int] = (5, 10, 20, 20),
         num_frames: int = 16,
+        prior: Sequence[float] | None = None,
     ) -> None:
-        """Build it; the arguments are diffusers' (`projection_class_embeddings_input_dim` is the vector's length)."""
+        """Build it; the arguments are diffusers' (`projection_class_embeddings_input_dim` is the vector's length), and
+        prior: predict what must be added to what the condition lets expect, see `prior`: the share of its latents that is
+        expected, and the variance of what is wrong with that, clean latents having 1; None: v itself, as the release.
+        """
         super().__init__(
             sample_size=sample_size,
             in_channels=in_channels,
@@ -77,6 +83,8 @@ class OrbitVideoUNet(GradientCheckpoints, UNetSpatioTemporalConditionModel):
             num_frames=num_frames,
         )
         use_view_convolutions(self)
+        if prior is not None:
+            silence(self.conv_out)
         for module in self.modules():
             if isinstance(module, SpatioTemporalResBlock):
                 _set_epsilon(module)
@@ -120,7 +128,13 @@ class OrbitVideoUNet(GradientCheckpoints, UNetSpatioTemporalConditionModel):
                 **(told if _attends(block) else {}),
             )
         predicted = self.conv_out(self.conv_act(self.conv_norm_out(hidden)))
-        return cast(Tensor, predicted.unflatten(0, (batch, views)))
+        predicted = predicted.unflatten(0, (batch, views))
+        if self.config.prior is None:
+            return cast(Tensor, predicted)
+        sigma = (4 * timestep.float()).exp()  # c_noise is a quarter of its logarithm
+        share, variance = self.config.prior
+        expected = share * concatenated[:, :, -latents.shape[2] :]
+        return v_from_prior(latents, expected, predicted, (1 + sigma**2).rsqrt(), variance)
 
     def _embedded(self, timestep: Tensor, vector: Tensor, latents: Tensor) -> Tensor:
         """Return the embedding of time and vector for every view, [b * n, d]."""

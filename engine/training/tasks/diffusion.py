@@ -12,11 +12,11 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor, nn
-from torch.nn import functional
 
 from engine.checkpoints.layout import WeightsIndex
 from engine.multiview.ddim import sample_ddim
 from engine.multiview.guidance import Guided
+from engine.multiview.networks.latents import visibility
 from engine.multiview.videomv import SCHEDULES
 from engine.training.latents import LatentCache
 from engine.training.tasks.components import index_of
@@ -54,6 +54,7 @@ class OrbitDiffusion:
             name: part.eval().requires_grad_(False) for name, part in components.items() if name not in learning
         }
         self._order = tuple(components)
+        self._weights: Float[Tensor, " c"] | None = None
         self.told = Told(
             self.settings, latents, components["text_encoder"], components.get("image_encoder"), plan.trained
         )
@@ -85,7 +86,12 @@ class OrbitDiffusion:
             guided = Guided(student, conditions, self.told.nothing(conditions, batch))
             noise = draws.normal(*moments[0].shape[1:])
             latents = sample_ddim(
-                guided, noise, self.schedule, steps=self.plan.preview_steps, guidance_scale=self.settings.guidance_scale
+                guided,
+                noise,
+                self.schedule,
+                steps=self.plan.preview_steps,
+                spacing=self.settings.spacing,
+                guidance_scale=self.settings.guidance_scale,
             )
             made = self.latents.codec.decode(latents)
         return {"turntable": turntables(batch.pixels, made)}
@@ -108,7 +114,10 @@ class OrbitDiffusion:
         noise = self._noise(x0, draws)
         conditions = self.told.dropped(self.told.whole(batch, moments, draws), batch, drop, draws)
         prediction = student(self.schedule.add_noise(x0, noise, t), t.float(), **conditions)
-        return functional.mse_loss(prediction.float(), self.schedule.target(x0, noise, t))
+        error = (prediction.float() - self.schedule.target(x0, noise, t)).square()
+        if self.plan.visible and self._weights is None:
+            self._weights = visibility(self.latents.codec)
+        return (error if self._weights is None else error * self._weights[:, None, None]).mean()
 
     def _times(self, draws: Draws) -> Int[Tensor, " b"]:
         """A time for each clip, uniform but for the share that is drawn late."""

@@ -40,6 +40,7 @@ def v_losses(
     eps: Float[Tensor, "b n c h w"],
     sigma: Float[Tensor, " b"],
     conditions: dict[str, Tensor],
+    weights: Float[Tensor, " c"] | None = None,
 ) -> Float[Tensor, " b"]:
     """Return each clip's weighted mean squared error.
 
@@ -49,8 +50,10 @@ def v_losses(
         eps: unit normal.
         sigma: noise level, one for each clip.
         conditions: what the network is told.
+        weights: of the latents' channels; None: all alike.
     """
     around = v_preconditioning(sigma)
     noised = x0 + sigma.to(x0).view(-1, 1, 1, 1, 1) * eps
     predicted = network(around.scaled(noised), around.noise, **conditions)
-    return (predicted.float() - v_target(x0, eps, sigma)).square().mean(dim=(1, 2, 3, 4))
+    errors = (predicted.float() - v_target(x0, eps, sigma)).square()
+    return (errors if weights is None else errors * weights[:, None, None]).mean(dim=(1, 2, 3, 4))

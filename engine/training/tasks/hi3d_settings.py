@@ -33,6 +33,8 @@ class Diffusion:
     drop_by: Literal["clip", "view"] = "clip"
     """Latents are dropped for all views of a clip together, which is what guidance asks for when it samples, or for
     each view by itself, as the release's first stage does."""
+    visible: bool = False
+    """Weigh the channels of the error by how much they show, see `networks.latents.visibility`."""
 
     def __post_init__(self) -> None:
         """Raise ValueError for shares that are none."""

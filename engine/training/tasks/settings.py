@@ -74,6 +74,8 @@ class VideoMVTask:
     """Components that learn: unet, and text_encoder or image_encoder."""
     late: float = 0.0
     """Share of the clips whose time is drawn from the last three tenths, where the shape is decided, not from all."""
+    visible: bool = False
+    """Weigh the channels of the error by how much they show, see `networks.latents.visibility`."""
     drop: float = 0.1
     """Share of the clips that are told what the unconditional branch is told at inference."""
     offset_noise: float = 0.0

@@ -191,6 +191,27 @@ def test_diffusers_takes_the_same_steps(name: str, settings: dict):
     torch.testing.assert_close(found, x, rtol=0, atol=1e-3 * x.abs().max().item())  # their table is float32
 
 
+def test_diffusers_takes_the_same_trailing_steps():
+    """From the last time on to clean latents (Lin et al. 2024), also where steps do not divide 1000."""
+    for steps in (1, 4, 7, 30):
+        scheduler = DDIMScheduler(timestep_spacing="trailing")
+        scheduler.set_timesteps(steps)
+        assert scheduler.timesteps.tolist() == ddim_timesteps(1000, steps, "trailing")
+    settings = {"beta_schedule": "squaredcos_cap_v2", "rescale_betas_zero_snr": True, "prediction_type": "v_prediction"}
+    scheduler = DDIMScheduler(clip_sample=False, set_alpha_to_one=True, timestep_spacing="trailing", **settings)
+    scheduler.set_timesteps(20)
+    network, x = Wavy(), NOISE
+    for t in scheduler.timesteps:
+        x = scheduler.step(network(x, t.float().expand(len(x)), told=TOLD), t, x).prev_sample
+    seen: list[Step] = []
+    found = sample_ddim(
+        guided(), NOISE, SCHEDULES["cosine_zero_snr"], steps=20, spacing="trailing", guidance_scale=1.0,
+        on_step=seen.append,
+    )  # fmt: skip
+    torch.testing.assert_close(found, x, rtol=0, atol=1e-3 * x.abs().max().item())  # their table is float32
+    assert torch.equal(found, seen[-1].x0)
+
+
 @pytest.mark.parametrize("eta", [0.3, 1.0])
 def test_diffusers_adds_the_same_noise(eta: float):
     """Their variance looks at t - 1000 // steps as ours does, so that eta agrees too, with the same generator."""

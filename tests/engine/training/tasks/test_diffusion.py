@@ -10,12 +10,14 @@ import torch
 
 from engine.checkpoints.layout import write_index
 from engine.errors import TrainingError
+from engine.multiview.networks.latents import visibility
 from engine.multiview.orbits import OrbitRequest
 from engine.multiview.pictures import Picture
 from engine.multiview.settings import NEGATIVE_PROMPT, Sampling
 from engine.multiview.videomv import VideoMVPipeline
 from engine.training.recipes import recipe_named
 from engine.training.tasks.build import make_task
+from engine.training.tasks.diffusion import OrbitDiffusion
 from engine.training.types import Draws, Task
 from tests.engine.training.procedural import alone, batch_of, orbit_of, picture_batch
 from tests.engine.training.tasks.stand_ins import Recorder
@@ -76,6 +78,19 @@ def test_v_is_the_target_from_pictures_and_channels_shift_together(image_task, c
     spread = torch.tensor([math.sqrt(1 - alpha_bar_cosine(t)) for t in times]).view(-1, 1, 1, 1, 1)
     torch.testing.assert_close(student.calls[0][0], signal * x0 + spread * noise, rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(loss, ((signal * noise - spread * x0) ** 2).mean(), rtol=1e-5, atol=0)
+
+
+def test_errors_count_as_they_show(text_task, clips):
+    """Channels weigh as much as noise in them shows in the pictures."""
+    task = OrbitDiffusion(
+        {**text_task.frozen, "unet": text_task.student.unet}, replace(text_task.plan, visible=True), text_task.latents
+    )
+    weights = visibility(text_task.latents.codec)
+    assert float(weights.mean()) == pytest.approx(1)
+    assert float(weights.max() / weights.min()) > 1.2  # random decoders favour some
+    loss = task.loss(Recorder(), clips, share=0.0).total
+    _, _, noise = drawn_by_hand(text_task, clips)
+    torch.testing.assert_close(loss, (noise**2 * weights[:, None, None]).mean())  # it predicted zeros
 
 
 @pytest.mark.parametrize("which", ["text_task", "image_task", "joint_task"])
