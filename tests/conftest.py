@@ -6,8 +6,12 @@ from pathlib import Path
 # Before torch and numba load OpenMP: threads that spin while they wait made a fit thirty times slower on busy cores.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
+import hypothesis
 import numpy as np
 import pytest
+
+hypothesis.settings.register_profile("no clock", deadline=None)  # a busy machine is no failure
+hypothesis.settings.load_profile("no clock")
 
 REPOSITORY = Path(__file__).parents[1]
 

@@ -64,6 +64,7 @@ def test_what_cannot_be_measured_is_named() -> None:
 
 
 @pytest.mark.skipif(not ORACLE.exists(), reason=f"{ORACLE} is not here: the project's shared tools")
+@pytest.mark.slow
 def test_the_projects_own_script_measures_the_same(tmp_path: Path) -> None:
     truth = arrays(trimesh.creation.torus(0.35, 0.15, 96, 48))
     rough = np.random.default_rng(0).normal(0, 0.004, truth.vertices.shape)

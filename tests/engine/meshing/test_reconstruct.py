@@ -83,6 +83,7 @@ def test_a_sheet_thinner_than_a_voxel_survives_and_stays_thin(meshes) -> None:
     assert mesh.area == pytest.approx(2 * 0.8 * 0.8, rel=0.1)
 
 
+@pytest.mark.slow
 def test_an_object_off_centre_is_not_cut(scenes) -> None:
     s = scenes["lifted sphere"]  # reaches from -0.45 to 0.15: the mirror of its top would cut it in half
     mesh = mesh_from_depth(s.orbit, s.depth_m, s.alpha, settings=SETTINGS)
@@ -90,6 +91,7 @@ def test_an_object_off_centre_is_not_cut(scenes) -> None:
     assert np.abs(np.linalg.norm(samples(mesh) - [0, 0, -0.15], axis=1) - 0.3).mean() < 0.01
 
 
+@pytest.mark.slow
 def test_noise_in_depth_does_not_erode(scenes) -> None:
     s = scenes["sphere"]
     noise = np.random.default_rng(0).normal(0, 0.004, s.depth_m.shape).astype(np.float32)

@@ -37,6 +37,7 @@ def test_weights_elsewhere_are_refused() -> None:
         footprint(nn.Linear(2, 2), lambda: None)
 
 
+@pytest.mark.slow
 def test_videomv_needs_the_arithmetic_that_others_counted() -> None:
     with torch.device("meta"):
         network = TextOrbitUNet().to("meta", torch.bfloat16).eval()

@@ -113,6 +113,7 @@ def test_any_autoencoder_and_no_score(hi3d: Hi3DPipeline, picture_of_ball: Pictu
     assert [call.told[0]["concatenated"].shape[2:] for call in (first, second)] == [(8, 16, 16), (17, 32, 32)]
 
 
+@pytest.mark.slow
 def test_the_released_framing_is_another_picture(hi3d: Hi3DPipeline, picture_of_ball: Picture) -> None:
     centred = hi3d(picture=picture_of_ball, sampling=FAST)
     released = hi3d(picture=picture_of_ball, sampling=Sampling(steps=2, framing="released"))

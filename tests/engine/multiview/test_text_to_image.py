@@ -31,6 +31,7 @@ def painter(tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(folder)
 
 
+@pytest.mark.slow
 def test_the_same_seed_paints_the_same_picture(painter: str) -> None:
     one, again, other = (paint("a red cup", painter, seed) for seed in (3, 3, 4))
     assert one.rgba.shape == (32, 32, 4)

@@ -78,6 +78,7 @@ def test_agrees_with_the_oracle(backend: str, seed: int, degree: int) -> None:
         assert error < (2e-4 if backend == "numba" else 5e-3), f"{name}: relative error {error:.2e}"
 
 
+@pytest.mark.slow
 def test_the_oracles_gradients_are_those_of_finite_differences() -> None:
     gaussians = cloud(12, 5, degree=2)
     # double precision, and away from the thresholds, where the function is smooth

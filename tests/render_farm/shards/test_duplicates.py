@@ -96,6 +96,7 @@ def test_splits_have_their_shares_and_do_not_depend_on_others() -> None:
         split_of("a", (1.2, -0.1, -0.1))
 
 
+@pytest.mark.slow
 def test_a_crowd_is_told_apart_like_a_few() -> None:
     """As many as take several blocks, with lookalikes in and across them: leaders are those of the plain search."""
     rng = np.random.default_rng(7)
