@@ -91,8 +91,9 @@ class ImageOrbitUNet(CameraConditioned, GradientCheckpoints, I2VGenXLUNet):
                 nothing learn faster with them: they begin by copying.
             token_positions: learn where each of the picture's 64 tokens lies (the release tells by padding alone).
             prior: predict what must be added to what the picture lets expect, see `prior`: the share of the picture's
-                latents that is expected at first (others, and of its mirror image, are learned), and the variance of
-                what is wrong with that, clean latents having 1. For v on the schedule cosine_zero_snr.
+                latents that is expected, and the variance of what is wrong with that, clean latents having 1. Both are
+                the start of what is learned for each view, as is a share of the mirror image. For v on the schedule
+                cosine_zero_snr.
         """
         super().__init__(
             sample_size=sample_size,
@@ -116,12 +117,12 @@ class ImageOrbitUNet(CameraConditioned, GradientCheckpoints, I2VGenXLUNet):
             nn.Parameter(0.5 * torch.randn(LOCAL_TOKENS, cross_attention_dim)) if token_positions else None
         )
 
-        self.prior_gains: nn.Linear | None = None
+        self.expectation: nn.Linear | None = None
         if prior is not None:
             silence(self.conv_out)
-            self.prior_gains = nn.Linear(4 * block_out_channels[0], 2 * in_channels)
-            silence(self.prior_gains)
-            nn.init.constant_(self.prior_gains.bias[:in_channels], prior[0])
+            self.expectation = nn.Linear(4 * block_out_channels[0], 2 * in_channels + 1)
+            silence(self.expectation)
+            nn.init.constant_(self.expectation.bias[:in_channels], prior[0])
 
     def _take_channels(self, channels: int, copies: int) -> None:
         """diffusers fixes 4 channels where the picture's latents come in; give those, and the copies, theirs."""
@@ -163,18 +164,14 @@ class ImageOrbitUNet(CameraConditioned, GradientCheckpoints, I2VGenXLUNet):
         pictures = torch.cat([latents, maps, *beside], dim=2).flatten(0, 1)
         predicted = run_trunk(self, pictures, embedding, context.repeat_interleave(views, dim=0), views)
         predicted = predicted.unflatten(0, (objects, views))
-        if self.prior_gains is None:
+        if self.expectation is None:
             return predicted
-        expected = self._expected(image_latents, self.prior_gains(embedding).unflatten(0, (objects, views)))
+        told = self.expectation(embedding).unflatten(0, (objects, views))
+        own, mirrored, wrong = told[..., None, None].split([latents.shape[2]] * 2 + [1], dim=2)
+        expected = image_latents[:, None] * own + image_latents.flip(-1)[:, None] * mirrored
+        variance = self.config.prior[1] * wrong[:, :, 0, 0, 0].float().exp()
         signal = _schedule().signal(timestep.long(), timestep.float())
-        return v_from_prior(latents, expected, predicted, signal, self.config.prior[1])
-
-    def _expected(
-        self, image_latents: Float[Tensor, "b c h w"], gains: Float[Tensor, "b n k"]
-    ) -> Float[Tensor, "b n c h w"]:
-        """What the picture lets expect of each view: a share of itself, and of its mirror image."""
-        own, mirrored = gains[..., None, None].chunk(2, dim=2)
-        return image_latents[:, None] * own + image_latents.flip(-1)[:, None] * mirrored
+        return v_from_prior(latents, expected, predicted, signal, variance)
 
     def local_tokens(self, image_latents: Float[Tensor, "b c h w"]) -> Float[Tensor, "b t d"]:
         """The picture's latents as tokens: convolutions and pooling to 8 x 8 places, row by row."""

@@ -36,13 +36,13 @@ def test_what_is_left_to_predict_has_unit_variance(signal: float) -> None:
         assert abs(float((left * known).mean())) < 0.02
 
 
-def test_each_view_may_have_its_own_level() -> None:
+def test_each_view_may_have_its_own_level_and_error() -> None:
     noisy, expected, added = (torch.randn(SHAPE) for _ in range(3))
-    signal = torch.rand(2, 3)
-    found = v_from_prior(noisy, expected, added, signal, 0.4)
+    signal, variance = torch.rand(2, 3), torch.rand(2, 3)
+    found = v_from_prior(noisy, expected, added, signal, variance)
     for view in range(3):
         part = slice(view, view + 1)
-        alone = v_from_prior(noisy[:, part], expected[:, part], added[:, part], signal[:, view], 0.4)
+        alone = v_from_prior(noisy[:, part], expected[:, part], added[:, part], signal[:, view], variance[:, part])
         torch.testing.assert_close(found[:, part], alone)
 
 
@@ -65,7 +65,7 @@ def test_it_is_stored_with_the_network(tmp_path) -> None:
     unet.save_pretrained(tmp_path)
     again = ImageOrbitUNet.from_pretrained(tmp_path)
     assert tuple(again.config.prior) == (0.6, 0.4)
-    assert torch.equal(again.prior_gains.bias, unet.prior_gains.bias)
+    assert torch.equal(again.expectation.bias, unet.expectation.bias)
 
 
 def test_a_fresh_video_network_expects_the_condition() -> None:
