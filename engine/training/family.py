@@ -23,7 +23,7 @@ from engine.files import write_bytes
 from engine.multiview.networks.image_orbit import ImageOrbitUNet
 from engine.multiview.networks.latents import LatentCodec, normalise_latents
 from engine.multiview.networks.text_orbit import TextOrbitUNet
-from engine.multiview.settings import MINI_HI3D, MINI_PICTURE, MINI_TEXT
+from engine.multiview.settings import MINI_HI3D, MINI_PICTURE, MINI_TEXT, Hi3DSettings, VideoMVSettings
 from engine.training.loop.export import BEST
 from engine.training.loop.journal import MEASURES
 from engine.training.loop.state import PROGRESS, RUN
@@ -65,6 +65,8 @@ class Stage:
     """Component that must be there -> its folder in the tree."""
     begins_as: str | None = None
     """The picture network's folder, where a text network begins as its copy."""
+    settings: VideoMVSettings | Hi3DSettings = MINI_PICTURE
+    """What the networks that it starts from are trained for."""
 
 
 STAGES: Mapping[str, Stage] = {
@@ -74,19 +76,20 @@ STAGES: Mapping[str, Stage] = {
         {"vae": "vae", "text_encoder": "empty-text"},
     ),
     "text": Stage(
-        "videomv-text", "ring24", {"unet": "text-unet", "text_encoder": "text-encoder"}, {"vae": "vae"}, "image-unet"
+        "videomv-text", "ring24", {"unet": "text-unet", "text_encoder": "text-encoder"}, {"vae": "vae"}, "image-unet",
+        MINI_TEXT,
     ),
     "reconstructor": Stage(
         "reconstructor", "ring24", {"reconstructor": "reconstructor"},
         {"vae": "vae", "unet": "image-unet", "image_encoder": "image-encoder", "text_encoder": "empty-text"},
     ),
-    "depth": Stage("depth", "ring*", {"depth": "depth"}),
+    "depth": Stage("depth", "ring*", {"depth": "depth"}, settings=MINI_HI3D),
     "hi3d-base": Stage(
-        "hi3d-base", "ring16", {"unet": "hi3d-unet", "image_encoder": "hi3d-encoder"}, {"vae": "vae"}
+        "hi3d-base", "ring16", {"unet": "hi3d-unet", "image_encoder": "hi3d-encoder"}, {"vae": "vae"}, settings=MINI_HI3D
     ),
     "hi3d-refiner": Stage(
         "hi3d-refiner", "ring16", {"refiner": "hi3d-refiner"},
-        {"vae": "vae", "image_encoder": "hi3d-encoder", "depth": "depth"},
+        {"vae": "vae", "image_encoder": "hi3d-encoder", "depth": "depth"}, settings=MINI_HI3D,
     ),
 }  # fmt: skip
 """By the name that is typed, in the order in which they are trained."""
@@ -98,7 +101,7 @@ class Pipeline:
 
     system: str
     """videomv or hi3d."""
-    settings: Any
+    settings: VideoMVSettings | Hi3DSettings
     """What its weights are trained for."""
     parts: Mapping[str, str]
     """Component -> its folder in the tree."""
@@ -152,8 +155,8 @@ def start_folder(stage: Stage, folder: Path, tree: Path = TREE) -> Path:
     if stage.begins_as is not None and "unet" not in parts and (tree / stage.begins_as).is_dir():
         begun(tree / stage.begins_as).save_pretrained(folder / "unet")
         names["unet"] = "TextOrbitUNet"
-    system = "hi3d" if stage.recipe in ("hi3d-base", "hi3d-refiner", "depth") else "videomv"
-    write_index(folder, WeightsIndex(system, names, {"latent_scaling": 1.0}))
+    system = "hi3d" if isinstance(stage.settings, Hi3DSettings) else "videomv"
+    write_index(folder, WeightsIndex(system, names, _plain(stage.settings)))
     return folder
 
 
@@ -265,15 +268,18 @@ def write_pipelines(tree: Path = TREE) -> None:
             continue
         if "depth" not in there:
             there.pop("refiner", None)
-        settings = json.loads(json.dumps(asdict(pipeline.settings)))
         index = WeightsIndex(
             pipeline.system,
             {part: CLASSES[place] for part, place in there.items()},
-            settings,
+            _plain(pipeline.settings),
             {part: f"../{place}" for part, place in there.items()},
         )
         (tree / name).mkdir(parents=True, exist_ok=True)
         write_index(tree / name, index)
+
+
+def _plain(settings: VideoMVSettings | Hi3DSettings) -> dict[str, Any]:
+    return dict(json.loads(json.dumps(asdict(settings))))
 
 
 def _store(source: Path, target: Path) -> None:
@@ -285,5 +291,7 @@ def _store(source: Path, target: Path) -> None:
     network.to(STORED).save_pretrained(partial)
     if not (partial / "config.json").is_file():
         raise TrainingError(f"{source}: wrote no config.json; is it whole?")
+    for path in partial.iterdir():
+        path.chmod(0o644)  # safetensors come readable by their writer alone
     shutil.rmtree(target, ignore_errors=True)
     partial.rename(target)

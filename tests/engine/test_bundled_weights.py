@@ -1,0 +1,65 @@
+"""The weights that come with Turntable: whole, small enough, and of some use."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from engine.checkpoints.layout import read_index
+from engine.evaluation.images import over_white, psnr_db
+from engine.geometry import RING24
+from engine.multiview.load import load_pipeline
+from engine.multiview.orbits import OrbitRequest
+from engine.multiview.pictures import Picture
+from engine.multiview.settings import Sampling
+from engine.multiview.weights import weights_for
+from engine.presets import PRESETS
+from engine.training.family import TREE, history
+from tests.engine.training.test_family import photographed
+
+LIMIT_BYTES = 64 << 20
+BUNDLED = [
+    (preset.name, source)
+    for preset in PRESETS.values()
+    for source, folder in preset.bundled.items()
+    if (TREE / folder / "model_index.json").is_file()
+]
+
+
+def test_the_tree_holds_little_enough(repository: Path) -> None:
+    weights = [path for path in repository.rglob("*.safetensors") if ".venv" not in path.parts]
+    assert sum(path.stat().st_size for path in weights if "outputs" not in path.parts) <= LIMIT_BYTES
+
+
+def test_there_is_something_to_start_with() -> None:
+    assert ("mini", "picture") in BUNDLED
+
+
+@pytest.mark.parametrize(("name", "source"), BUNDLED)
+def test_they_load_and_were_measured(name: str, source: str) -> None:
+    folder = weights_for(PRESETS[name], source, None)
+    load_pipeline(PRESETS[name], source, folder, dtype=torch.float32, device="cpu")
+    measured = {stage for stage, told in history().items() if told["measured"]["loss"] > 0}
+    assert "vae" in measured
+    for place in read_index(Path(folder)).folders.values():
+        assert (Path(folder) / place / "config.json").is_file()
+
+
+@pytest.mark.slow
+def test_a_picture_becomes_an_orbit_of_its_object() -> None:
+    """The first view shows the picture, and the object stands in all views: more than noise or an empty frame would do."""
+    truth = photographed("blobs", RING24.orbit(15.0, 128, 128), 3)
+    folder = weights_for(PRESETS["mini"], "picture", None)
+    pipeline = load_pipeline(PRESETS["mini"], "picture", folder, dtype=torch.float32, device="cpu")
+    made = pipeline(
+        picture=Picture(truth.rgba[0]), orbit=OrbitRequest(elevation_deg=15.0),
+        sampling=Sampling(steps=4, framing="kept", refinement="off"),
+    ).images  # fmt: skip
+    first = psnr_db(over_white(made.rgba[0]), over_white(truth.rgba[0]))
+    empty = psnr_db(np.ones((128, 128, 3)), over_white(truth.rgba[0]))
+    assert first > empty + 3
+    covered = (made.rgba[..., 3] > 127).mean((1, 2))
+    true_cover = (truth.rgba[..., 3] > 127).mean()
+    assert (covered > 0.3 * true_cover).all()
+    assert (covered < 3 * true_cover).all()
