@@ -84,8 +84,8 @@ class Generate:
     out: Path
     """The result folder."""
     preset: str
-    """mini (a picture or a sentence to 24 views) and mini-hi3d come with their weights, for a CPU; videomv-text, videomv-image
-    and hi3d take --weights; tiny and tiny-hi3d have random ones, for tests."""
+    """mini, from a picture, comes with its weights, for a CPU (those of mini from a sentence and of mini-hi3d are still to be
+    trained); videomv-text, videomv-image and hi3d take --weights; tiny and tiny-hi3d have random ones, for tests."""
     image: Unset[Path] = None
     """A picture of one object: transparent, before a plain background, or any with the extra `matting`."""
     text: Unset[str] = None

@@ -1,10 +1,13 @@
 """A command in several processes of this machine that learn together: what torchrun does, without another command."""
 
+import logging
+import signal
 import sys
 from collections.abc import Callable
 from typing import Any
 
 from engine.command_line import Answer, carry_out
+from engine.errors import TrainingError
 
 STOPPED = "a checkpoint is written; the same command goes on from there"
 
@@ -16,12 +19,15 @@ def spread(command: Any, perform: Callable[[Any], Answer], processes: int) -> No
 
     Raises:
         SystemExit: one of them failed, with its status; the others were ended.
+        TrainingError: a signal ended one of them.
         KeyboardInterrupt: they were stopped.
     """
     from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
+    for library in ("torch.distributed.elastic", "torch.multiprocessing.spawn"):
+        logging.getLogger(library).setLevel(logging.CRITICAL)  # their tracebacks say nothing of ours
     config = LaunchConfig(
         min_nodes=1, max_nodes=1, nproc_per_node=processes, rdzv_backend="c10d", rdzv_endpoint="localhost:0",
         local_addr="localhost", run_id="turntable", max_restarts=0, monitor_interval=1,
@@ -31,7 +37,14 @@ def spread(command: Any, perform: Callable[[Any], Answer], processes: int) -> No
     except SignalException as error:
         raise KeyboardInterrupt from error
     except ChildFailedError as error:
-        sys.exit(error.get_first_failure()[1].exitcode)
+        rank, failure = error.get_first_failure()
+        if failure.exitcode < 0:
+            name = signal.Signals(-failure.exitcode).name
+            raise TrainingError(
+                f"process {rank} of {processes} was ended by {name}; if memory ran out: fewer --processes, or a smaller "
+                "--micro-batch"
+            ) from error
+        sys.exit(failure.exitcode)  # it said itself why
 
 
 def _work(command: Any, perform: Callable[[Any], Answer]) -> None:

@@ -26,11 +26,19 @@ def needing(what: str, extras: str) -> Iterator[None]:
         ) from error
 
 
+def check_at_least_one(flag: str, value: int | None) -> None:
+    """Raise ValueError for a flag's number below 1; None is one that was not given."""
+    if value is not None and value < 1:
+        raise ValueError(f"--{flag} must be at least 1, got {value}")
+
+
 def set_threads(threads: int) -> None:
     """Say how many threads torch, numba and BLAS may have; before they are imported."""
     # Threads that spin while they wait slow the others down (torch and numba each have a pool); read at first import.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    os.environ["OMP_NUM_THREADS"] = os.environ["NUMBA_NUM_THREADS"] = str(threads)
+    os.environ["OMP_NUM_THREADS"] = str(threads)
+    if "numba" not in sys.modules:  # it refuses another number once its threads run; `use_threads` takes fewer then
+        os.environ["NUMBA_NUM_THREADS"] = str(threads)
 
 
 def silence_libraries() -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import tyro
 from tyro.conf import OmitArgPrefixes as Flags
 
-from engine.cli.running import needing, progress_bars, set_threads, silence_libraries
+from engine.cli.running import check_at_least_one, needing, progress_bars, set_threads, silence_libraries
 from engine.command_line import Answer, Several, Talk, Unset
 from engine.training.plans import RecipeName, Size
 
@@ -17,6 +17,11 @@ if TYPE_CHECKING:
     from engine.training.loop.settings import Feed, LoopSettings
     from engine.training.plans import Recipe
     from engine.training.types import Task
+
+OPTIMISATION = (
+    "steps", "batch_size", "learning_rate", "ema_decay", "clip_norm", "slowed", "gradient_checkpointing",
+)  # fmt: skip
+"""Flags that stand for the recipe's own numbers."""
 
 log = logging.getLogger(__name__)
 
@@ -132,6 +137,8 @@ class Train:
 
     def perform(self) -> Answer:
         """Train, and print the run's folder; or estimate, and print that."""
+        check_at_least_one("processes", self.processes)
+        check_at_least_one("threads", self.threads)
         threads = self.threads or max(1, (os.cpu_count() or 1) // _local_processes(self.processes))
         set_threads(threads)
         if self.processes > 1 and not _is_spread():
@@ -170,17 +177,7 @@ class Train:
         if learning.steps is not None and learning.steps < 1:
             raise ValueError(f"--steps must be at least 1, got {learning.steps}")
         given: dict[str, Any] = {
-            name: getattr(learning, name)
-            for name in (
-                "steps",
-                "batch_size",
-                "learning_rate",
-                "ema_decay",
-                "clip_norm",
-                "slowed",
-                "gradient_checkpointing",
-            )
-            if getattr(learning, name) is not None
+            name: getattr(learning, name) for name in OPTIMISATION if getattr(learning, name) is not None
         }
         for name in ("ema_decay", "clip_norm"):  # 0 stands for none
             if name in given:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import tyro
 from tyro.conf import OmitArgPrefixes as Flags
 
-from engine.cli.running import needing, set_threads, silence_libraries
+from engine.cli.running import check_at_least_one, needing, set_threads, silence_libraries
 from engine.cli.train import Keeping, Learning, Shards, Train
 from engine.command_line import Answer, Talk, Unset
 
@@ -56,6 +56,8 @@ class TrainMini:
 
     def perform(self) -> Answer:
         """Train, compare, and print what became of the weights."""
+        check_at_least_one("processes", self.processes)
+        check_at_least_one("threads", self.threads)
         set_threads(self.threads)
         with needing("train-mini", "models,train"):
             from engine.cli.processes import spread

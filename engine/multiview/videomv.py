@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from engine.errors import TurntableError
+from engine.errors import CheckpointError, TurntableError
 from engine.geometry import Orbit
 from engine.multiview.aware import GaussianRefinement, evenly_spaced_views
 from engine.multiview.components import Components
@@ -59,6 +59,11 @@ class VideoMVPipeline(Components):
         if settings.kind == "picture" and "image_encoder" not in self.components:
             self._lacks("image_encoder", "picture-to-orbit weights need one")
         self.unet = self.components["unet"]
+        if getattr(self.unet, "expectation", None) is not None and settings.schedule != "cosine_zero_snr":
+            raise CheckpointError(
+                f"the U-Net starts from the picture on the schedule cosine_zero_snr, the weights' index says "
+                f"{settings.schedule}; convert or train them again"
+            )
         self.text_encoder = self.components["text_encoder"]
         self.image_encoder = self.components.get("image_encoder")
         network = self.components.get("reconstructor")

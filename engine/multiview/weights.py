@@ -64,7 +64,7 @@ def weights_for(preset: Preset, source: Source, weights: str | None) -> str | No
     folder = MINI / preset.bundled[source]
     if not (folder / INDEX).is_file():
         raise TurntableError(
-            f"--preset {preset.name}: its weights are not in {folder}; install Turntable again, train them with "
+            f"--preset {preset.name}: its weights that start from a {source} are not in {folder}; train them with "
             "`make train-mini`, or give others with --weights"
         )
     return str(folder)

@@ -11,6 +11,7 @@ Moments are rounded to float16 whether they were found or made: a run goes the s
 import hashlib
 import logging
 from collections import OrderedDict
+from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -20,7 +21,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from engine.files import write_bytes
-from engine.multiview.networks.latents import LatentCodec
+from engine.multiview.networks.latents import LatentCodec, visibility
 from engine.training.types import Batch, Draws
 
 MOMENTS = "b *views c h w"
@@ -48,6 +49,11 @@ class LatentCache:
         self._kept: OrderedDict[str, Tensor] = OrderedDict()
         self._kept_bytes = 0
         self._weights: str | None = None
+
+    @cached_property
+    def visibility(self) -> Float[Tensor, " c"]:
+        """How much each channel shows, see `networks.latents.visibility`."""
+        return visibility(self.codec)
 
     def sampled(self, batch: Batch, draws: Draws) -> Float[Tensor, "b n c h w"]:
         """Draw scaled latents of all views from their posteriors, as the releases do where latents are denoised."""

@@ -119,7 +119,7 @@ def _expanded(place: str, pattern: str) -> list[str]:
     if path.is_dir():
         return sorted(str(file) for file in path.glob(f"*{SUFFIX}"))
     if glob.has_magic(place) and not path.exists():
-        return sorted(file for file in glob.glob(str(path), recursive=True) if Path(file).is_file())  # noqa: PTH207  # any pattern
+        return sorted(file for file in fsspec.filesystem("file").glob(str(path)) if Path(file).is_file())
     return [str(path)] if path.exists() or pattern != place else []
 
 

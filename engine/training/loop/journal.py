@@ -58,7 +58,7 @@ class Journal:
         now = time.monotonic()
         if now - self._said >= SAID_EVERY_S:
             self._said = now
-            log.info("step %d: loss %.4g, %.2f s a step", step, values.get("loss") or 0.0, values.get("seconds") or 0.0)
+            log.info("step %d: loss %.4g, %.2f s a step", step, values["loss"], values.get("seconds", 0.0))
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
         """Draw curves."""

@@ -22,7 +22,7 @@ from engine.errors import TrainingError
 from engine.multiview.edm import LowResolutionInjection
 from engine.multiview.hi3d_conditions import sample_stage
 from engine.multiview.networks.encoders import ImageEncoder
-from engine.multiview.networks.latents import LatentCodec, visibility
+from engine.multiview.networks.latents import LatentCodec
 from engine.multiview.networks.orbit_video import OrbitVideoUNet
 from engine.multiview.settings import Hi3DSettings
 from engine.training.latents import LatentCache
@@ -122,7 +122,6 @@ class OrbitVideoTask(ABC):
         self.codec = LatentCodec(vae, system.latent_scaling)
         self.latents = LatentCache(self.codec, latents)
         self.preview_steps = settings.preview_steps
-        self._weights: Float[Tensor, " c"] | None = None
 
     @abstractmethod
     def given(self, batch: Batch) -> Float[Tensor, "b *views 3 h w"]:
@@ -149,7 +148,8 @@ class OrbitVideoTask(ABC):
             x0 = self.latents.sampled(batch, draws)
             eps = draws.normal(*x0.shape[1:])
             conditions = self.conditions(self.given(batch), batch, draws, augmentation, kept)
-        losses = v_losses(student, x0, eps, sigma, conditions, self._channel_weights())
+        weights = self.latents.visibility if self.diffusion.visible else None
+        losses = v_losses(student, x0, eps, sigma, conditions, weights)
         clean = (losses.detach() * sigma**2 / (sigma**2 + 1)).mean()
         return Losses(losses.mean(), {"clean_mse": clean})
 
@@ -160,13 +160,12 @@ class OrbitVideoTask(ABC):
             x0 = self.latents.sampled(batch, draws)
             eps = draws.normal(*x0.shape[1:])
             conditions = self.conditions(self.given(batch), batch, draws, self._usual_augmentation(batch), None)
+        weights = self.latents.visibility if self.diffusion.visible else None
         found = {}
         with at_rest(student):
             for sigma in quantiles(self.diffusion.sigma, MEASURED_LEVELS).tolist():
                 level = torch.full((len(batch),), sigma, device=batch.pixels.device)
-                found[f"loss_at_{sigma:.2g}"] = float(
-                    v_losses(student, x0, eps, level, conditions, self._channel_weights()).mean()
-                )
+                found[f"loss_at_{sigma:.2g}"] = float(v_losses(student, x0, eps, level, conditions, weights).mean())
         return {"loss": sum(found.values()) / len(found), **found}
 
     def preview(self, student: nn.Module, batch: Batch) -> Mapping[str, UInt8[np.ndarray, "n h w 3"]]:
@@ -214,11 +213,6 @@ class OrbitVideoTask(ABC):
     def _latent_shape(self, batch: Batch) -> tuple[int, int, int, int]:
         views, height, width = batch.pixels.shape[1], *batch.pixels.shape[3:]
         return views, self.codec.vae.config.latent_channels, height // self.codec.factor, width // self.codec.factor
-
-    def _channel_weights(self) -> Float[Tensor, " c"] | None:
-        if self.diffusion.visible and self._weights is None:
-            self._weights = visibility(self.codec)
-        return self._weights
 
     def _usual_augmentation(self, batch: Batch) -> Float[Tensor, " b"]:
         return torch.full((len(batch),), self.system.noise_augmentation, device=batch.pixels.device)

@@ -1,6 +1,7 @@
 """vae: pictures to latents and back (Rombach et al. 2022, appendix G), without the adversarial term.
 
-views [b n 3 h w] -> pictures, or squares of them --encoder--> mean, log variance --a draw--> decoder --> L1 or L2, LPIPS; KL to N(0, 1)
+views [b n 3 h w], or squares of them --encoder--> mean, log variance --a draw--> decoder --> L1 or L2, LPIPS
+                                                         \\--> KL to N(0, 1)
 """
 
 from collections.abc import Mapping
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from engine.checkpoints.layout import WeightsIndex
+from engine.errors import TrainingError
 from engine.evaluation.perceptual import Perceptual
 from engine.training.tasks.components import Start, index_of
 from engine.training.tasks.previews import at_rest, turntables
@@ -132,8 +134,12 @@ def crops(batch: Batch, side: int) -> Float[Tensor, "bn 3 side side"]:
 
 
 def build(start: Start) -> VaeLearning:
-    """Build the task; see `build.make_task`."""
-    plan = start.plan(VaeTask)
+    """Build the task; see `build.make_task`. Raises TrainingError for squares that do not fit the views, among others."""
+    plan, side = start.plan(VaeTask), start.recipe.data.size_px
+    if plan.crop_px is not None and plan.crop_px > side:
+        raise TrainingError(
+            f"vae: squares of {plan.crop_px} px do not fit views of {side}; pass --size-px {plan.crop_px}"
+        )
     vae = start.component(
         "vae", "AutoencoderKL", lambda: start_as_identity(AutoencoderKL(**plan.network)), plan.pretrained
     )

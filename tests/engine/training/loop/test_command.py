@@ -6,6 +6,7 @@ import pytest
 import tyro
 
 from engine.cli.train import Train
+from engine.cli.train_mini import TrainMini
 from engine.command_line import PLAIN_FLAGS
 
 
@@ -47,6 +48,15 @@ def test_steps_and_minutes_exclude_each_other():
         typed("--steps", "7", "--minutes", "1")._recipe()
     with pytest.raises(ValueError, match="--steps must be at least 1, got 0"):
         typed("--steps", "0")._recipe()
+
+
+@pytest.mark.parametrize("flag", ["processes", "threads"])
+@pytest.mark.parametrize(
+    "command", [typed, lambda *words: tyro.cli(TrainMini, args=["vae", "--data", "shards", *words])]
+)
+def test_less_than_one_of_what_computes_is_refused(command, flag):
+    with pytest.raises(ValueError, match=f"--{flag} must be at least 1, got 0"):
+        command(f"--{flag}", "0").perform()
 
 
 def test_data_are_wanted():

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch.distributions import Normal, kl_divergence
 
+from engine.errors import TrainingError
 from engine.evaluation.perceptual import Perceptual
 from engine.training.recipes import recipe_named
 from engine.training.tasks.build import make_task
@@ -24,6 +25,11 @@ def task() -> VaeLearning:
 @pytest.fixture(scope="module")
 def batch():
     return batch_of(orbit=orbit_of(every=8))
+
+
+def test_squares_larger_than_the_views_are_refused():
+    with pytest.raises(TrainingError, match="squares of 64 px do not fit views of 32; pass --size-px 64"):
+        make_task(replace(TINY, task=replace(TINY.task, crop_px=64)))
 
 
 @pytest.mark.parametrize("error", ["l1", "l2"])
