@@ -291,6 +291,9 @@ def _store(source: Path, target: Path) -> None:
     network.to(STORED).save_pretrained(partial)
     if not (partial / "config.json").is_file():
         raise TrainingError(f"{source}: wrote no config.json; is it whole?")
+    config = json.loads((partial / "config.json").read_text())
+    config.pop("_name_or_path", None)  # where it lay on the machine that trained it
+    (partial / "config.json").write_text(json.dumps(config, indent=2) + "\n")
     for path in partial.iterdir():
         path.chmod(0o644)  # safetensors come readable by their writer alone
     shutil.rmtree(target, ignore_errors=True)

@@ -30,8 +30,9 @@ class DataPlan:
     """Side of the views; stored views are averaged down to it, never enlarged."""
     background: tuple[float, float, float] | Literal["random"] = (1.0, 1.0, 1.0)
     """sRGB, 0 to 1, behind the object; random: a colour a clip, white and grey 128 in a third of them each."""
-    roll: bool = True
-    """Start at a random view; the cameras roll as well."""
+    roll: float = 1.0
+    """Share of the clips that start at a random view, the cameras rolled as well; the others start at the stored first one,
+    which shows most objects from the side or the front: their views are alike in ways that others' are not."""
     rebase: bool = False
     """Turn the world so that the first view stands at azimuth 0, as pipelines that start from a picture say it."""
     mirror: float = 0.0

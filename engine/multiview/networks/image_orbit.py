@@ -13,13 +13,14 @@ from collections.abc import Sequence
 
 import torch
 from diffusers.configuration_utils import register_to_config
+from diffusers.models.controlnets.controlnet import zero_module
 from diffusers.models.unets.unet_i2vgen_xl import I2VGenXLUNet
 from jaxtyping import Float, Num
 from torch import Tensor, nn
 
 from engine.multiview.networks.cameras import CameraConditioned, CameraEmbedding
 from engine.multiview.networks.gradient_checkpoints import GradientCheckpoints
-from engine.multiview.networks.prior import silence, v_from_prior
+from engine.multiview.networks.prior import Expectation, v_from_prior
 from engine.multiview.networks.sinusoids import sinusoid
 from engine.multiview.networks.text_orbit import ATTENTION_DOWN, ATTENTION_UP, PLAIN_DOWN, PLAIN_UP
 from engine.multiview.networks.trunk import (
@@ -71,6 +72,7 @@ class ImageOrbitUNet(CameraConditioned, GradientCheckpoints, I2VGenXLUNet):
         num_attention_heads: int | None = None,
         temporal_in_heads: int = RELEASED_HEADS,
         camera_dim: int = 16,
+        azimuth_harmonics: int = 0,
         dropout: float = 0.1,
         fps: float | int = RELEASED_FPS,
         image_latents_gain: float | int = RELEASED_GAIN,
@@ -83,6 +85,7 @@ class ImageOrbitUNet(CameraConditioned, GradientCheckpoints, I2VGenXLUNet):
         Args: diffusers' I2VGenXLUNet's (attention_head_dim is the width of a head), and
             temporal_in_heads: heads of the first temporal transformer.
             camera_dim: numbers in a camera.
+            azimuth_harmonics: so many of their azimuths are told with them, see `cameras.harmonics`; the release has none.
             dropout: share dropped while training, see `set_dropout`; the default is the release's.
             fps: frames per second, embedded as the time is.
             image_latents_gain: factor on the picture's maps beside the noisy latents.
@@ -90,10 +93,8 @@ class ImageOrbitUNet(CameraConditioned, GradientCheckpoints, I2VGenXLUNet):
                 latents, 2 also their mirror image, which is the outline from behind. Small networks that start from
                 nothing learn faster with them: they begin by copying.
             token_positions: learn where each of the picture's 64 tokens lies (the release tells by padding alone).
-            prior: predict what must be added to what the picture lets expect, see `prior`: the share of the picture's
-                latents that is expected, and the variance of what is wrong with that, clean latents having 1. Both are
-                the start of what is learned for each view, as is a share of the mirror image. For v on the schedule
-                cosine_zero_snr.
+            prior: predict what must be added to what the picture lets expect, see `prior.Expectation` for the two numbers
+                with which that begins. For v on the schedule cosine_zero_snr.
         """
         super().__init__(
             sample_size=sample_size,
@@ -111,18 +112,16 @@ class ImageOrbitUNet(CameraConditioned, GradientCheckpoints, I2VGenXLUNet):
         set_first_transformer(self, temporal_in_heads)
         set_dropout(self, dropout)
         use_view_convolutions(self)
-        self.camera_embedding = CameraEmbedding(camera_dim, 4 * block_out_channels[0])
+        self.camera_embedding = CameraEmbedding(camera_dim, 4 * block_out_channels[0], azimuth_harmonics)
         self._take_channels(in_channels, picture_copies)
         self.token_places = (
             nn.Parameter(0.5 * torch.randn(LOCAL_TOKENS, cross_attention_dim)) if token_positions else None
         )
 
-        self.expectation: nn.Linear | None = None
+        self.expectation: Expectation | None = None
         if prior is not None:
-            silence(self.conv_out)
-            self.expectation = nn.Linear(4 * block_out_channels[0], 2 * in_channels + 1)
-            silence(self.expectation)
-            nn.init.constant_(self.expectation.bias[:in_channels], prior[0])
+            zero_module(self.conv_out)
+            self.expectation = Expectation(4 * block_out_channels[0], cross_attention_dim, in_channels, prior)
 
     def _take_channels(self, channels: int, copies: int) -> None:
         """diffusers fixes 4 channels where the picture's latents come in; give those, and the copies, theirs."""
@@ -166,10 +165,8 @@ class ImageOrbitUNet(CameraConditioned, GradientCheckpoints, I2VGenXLUNet):
         predicted = predicted.unflatten(0, (objects, views))
         if self.expectation is None:
             return predicted
-        told = self.expectation(embedding).unflatten(0, (objects, views))
-        own, mirrored, wrong = told[..., None, None].split([latents.shape[2]] * 2 + [1], dim=2)
-        expected = image_latents[:, None] * own + image_latents.flip(-1)[:, None] * mirrored
-        variance = self.config.prior[1] * wrong[:, :, 0, 0, 0].float().exp()
+        told = embedding.unflatten(0, (objects, views))
+        expected, variance = self.expectation(told, image_embedding[:, 0], image_latents[:, None])
         signal = _schedule().signal(timestep.long(), timestep.float())
         return v_from_prior(latents, expected, predicted, signal, variance)
 

@@ -7,19 +7,22 @@ noisy latents + latents (and depth) of the input on channels --U-Net--> v
 Stage 1 concatenates 4 channels (the input picture's latents), stage 2 concatenates 13 (depth 9, low-resolution 4).
 """
 
+import math
 from collections.abc import Sequence
 from typing import ClassVar, cast
 
 import torch
 from diffusers.configuration_utils import register_to_config
+from diffusers.models.controlnets.controlnet import zero_module
 from diffusers.models.resnet import SpatioTemporalResBlock
 from diffusers.models.transformers.transformer_temporal import TransformerSpatioTemporalModel
 from diffusers.models.unets.unet_spatio_temporal_condition import UNetSpatioTemporalConditionModel
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from engine.multiview.networks.cameras import harmonics
 from engine.multiview.networks.gradient_checkpoints import GradientCheckpoints
-from engine.multiview.networks.prior import silence, v_from_prior
+from engine.multiview.networks.prior import Expectation, v_from_prior
 from engine.multiview.networks.sinusoids import sinusoid
 from engine.multiview.networks.view_convolutions import use_view_convolutions
 
@@ -61,11 +64,14 @@ class OrbitVideoUNet(GradientCheckpoints, UNetSpatioTemporalConditionModel):
         transformer_layers_per_block: int | tuple[int, ...] | list[int] = 1,
         num_attention_heads: int | tuple[int, ...] | list[int] = (5, 10, 20, 20),
         num_frames: int = 16,
+        view_harmonics: int = 0,
         prior: Sequence[float] | None = None,
     ) -> None:
         """Build it; the arguments are diffusers' (`projection_class_embeddings_input_dim` is the vector's length), and
-        prior: predict what must be added to what the condition lets expect, see `prior`: the share of its latents that is
-        expected, and the variance of what is wrong with that, clean latents having 1; None: v itself, as the release.
+        view_harmonics: so many of each view's place on the ring are told with the time, see `cameras.harmonics`; the release
+            tells places in its attention alone.
+        prior: predict what must be added to what the condition lets expect, see `prior.Expectation` for the two numbers
+            with which that begins; None: v itself, as the release.
         """
         super().__init__(
             sample_size=sample_size,
@@ -83,8 +89,13 @@ class OrbitVideoUNet(GradientCheckpoints, UNetSpatioTemporalConditionModel):
             num_frames=num_frames,
         )
         use_view_convolutions(self)
+        width = 4 * block_out_channels[0]
+        self.view_embedding = zero_module(nn.Linear(2 * view_harmonics, width)) if view_harmonics else None
+        self.expectation: Expectation | None = None
         if prior is not None:
-            silence(self.conv_out)
+            assert isinstance(cross_attention_dim, int)
+            zero_module(self.conv_out)
+            self.expectation = Expectation(width, cross_attention_dim, out_channels, prior)
         for module in self.modules():
             if isinstance(module, SpatioTemporalResBlock):
                 _set_epsilon(module)
@@ -129,11 +140,11 @@ class OrbitVideoUNet(GradientCheckpoints, UNetSpatioTemporalConditionModel):
             )
         predicted = self.conv_out(self.conv_act(self.conv_norm_out(hidden)))
         predicted = predicted.unflatten(0, (batch, views))
-        if self.config.prior is None:
+        if self.expectation is None:
             return cast(Tensor, predicted)
         sigma = (4 * timestep.float()).exp()  # c_noise is a quarter of its logarithm
-        share, variance = self.config.prior
-        expected = share * concatenated[:, :, -latents.shape[2] :]
+        given = concatenated[:, :, -latents.shape[2] :]
+        expected, variance = self.expectation(embedded.unflatten(0, (batch, views)), tokens.mean(1), given)
         return v_from_prior(latents, expected, predicted, (1 + sigma**2).rsqrt(), variance)
 
     def _embedded(self, timestep: Tensor, vector: Tensor, latents: Tensor) -> Tensor:
@@ -141,7 +152,12 @@ class OrbitVideoUNet(GradientCheckpoints, UNetSpatioTemporalConditionModel):
         views = latents.shape[1]
         times = timestep if timestep.ndim == 2 else timestep[:, None].expand(-1, views)
         time = self.time_embedding(self.time_proj(times.flatten()).to(latents.dtype))
-        return time + self.add_embedding(vector.to(latents.dtype)).repeat_interleave(views, dim=0)
+        embedded = time + self.add_embedding(vector.to(latents.dtype)).repeat_interleave(views, dim=0)
+        if self.view_embedding is None:
+            return embedded
+        turns = torch.arange(views, device=latents.device) * (2 * math.pi / views)
+        places = self.view_embedding(harmonics(turns, self.config.view_harmonics).to(latents.dtype))
+        return embedded + places.repeat(len(latents), 1)
 
 
 def conditioning_vector(

@@ -11,7 +11,10 @@ where F, the network's own output, has unit variance if the assumption holds. It
 2022, appendix B.6) for data whose mean is known; with m = 0 and s = 1 it is v prediction itself.
 """
 
+from collections.abc import Sequence
+
 import torch
+from diffusers.models.controlnets.controlnet import zero_module
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -41,15 +44,46 @@ def v_from_prior(
     return of_noisy.to(noisy) * noisy + of_expected.to(noisy) * expected + of_added.to(noisy) * added
 
 
+class Expectation(nn.Module):
+    """What the condition lets expect of each view, and how wrong that is, as learned from the view and the picture.
+
+    Of a vase the back is the front; of a car seen from the side it is its mirror image, of one seen from the front neither.
+    """
+
+    def __init__(self, view_width: int, picture_width: int, channels: int, start: Sequence[float]) -> None:
+        """Begin with the same for all views and pictures.
+
+        Args:
+            view_width: numbers that tell a view and the noise level.
+            picture_width: numbers that tell the picture.
+            channels: of the latents.
+            start: the share of the condition's latents that is expected at first, and the variance of what is wrong with
+                that, clean latents having 1.
+        """
+        super().__init__()
+        share, self.variance = start
+        self.appraisal = nn.Sequential(nn.Linear(view_width + picture_width, view_width), nn.SiLU())
+        self.linear = zero_module(nn.Linear(2 * view_width, 2 * channels + 1))
+        nn.init.constant_(self.linear.bias[:channels], share)
+
+    def forward(
+        self, view: Float[Tensor, "b n e"], picture: Float[Tensor, "b d"], given: Float[Tensor, "b one_or_n c h w"]
+    ) -> tuple[Float[Tensor, "b n c h w"], Float[Tensor, "b n"]]:
+        """Return expected latents and the variance of their error.
+
+        Args:
+            view: what tells the views.
+            picture: what tells the picture.
+            given: latents of the condition: the picture's, or each view's own.
+        """
+        seen = torch.cat([view, picture[:, None].expand(-1, view.shape[1], -1)], dim=2)
+        told = self.linear(torch.cat([view, self.appraisal(seen)], dim=2))
+        own, mirrored, wrong = told[..., None, None].split([given.shape[2]] * 2 + [1], dim=2)
+        return given * own + given.flip(-1) * mirrored, self.variance * wrong[:, :, 0, 0, 0].float().exp()
+
+
 def _spread_out(numbers: Tensor) -> Float[Tensor, "b n 1 1 1"]:
     """One number, one for each object or one for each view, ready to multiply latents."""
     while numbers.ndim < 2:
         numbers = numbers[..., None]
     return numbers[..., None, None, None]
-
-
-def silence(layer: nn.Conv2d | nn.Linear) -> None:
-    """Let a layer say nothing at first."""
-    nn.init.zeros_(layer.weight)
-    if layer.bias is not None:
-        nn.init.zeros_(layer.bias)

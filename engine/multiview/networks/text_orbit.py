@@ -54,6 +54,7 @@ class TextOrbitUNet(CameraConditioned, GradientCheckpoints, UNet3DConditionModel
         time_cond_proj_dim: int | None = None,
         temporal_in_heads: int = RELEASED_HEADS,
         camera_dim: int = 16,
+        azimuth_harmonics: int = 0,
         dropout: float = 0.1,
     ) -> None:
         """Build it with random weights, the camera embedding's last layer zero.
@@ -61,6 +62,7 @@ class TextOrbitUNet(CameraConditioned, GradientCheckpoints, UNet3DConditionModel
         Args: diffusers' UNet3DConditionModel's (attention_head_dim is the width of a head), and
             temporal_in_heads: heads of the first temporal transformer.
             camera_dim: numbers in a camera.
+            azimuth_harmonics: so many of their azimuths are told with them, see `cameras.harmonics`; the release has none.
             dropout: share dropped while training, see `set_dropout`; the default is the release's.
         """
         super().__init__(
@@ -84,7 +86,7 @@ class TextOrbitUNet(CameraConditioned, GradientCheckpoints, UNet3DConditionModel
         set_first_transformer(self, temporal_in_heads)
         set_dropout(self, dropout)
         use_view_convolutions(self)
-        self.camera_embedding = CameraEmbedding(camera_dim, 4 * block_out_channels[0])
+        self.camera_embedding = CameraEmbedding(camera_dim, 4 * block_out_channels[0], azimuth_harmonics)
 
     def forward(
         self,

@@ -196,7 +196,9 @@ def drawn_augmentation(
     jitter = drawn_jitter(plan.colour, generator)
     rest = np.sort(generator.permutation(views - 1)[: plan.views - 1]) + 1
     starts = np.random.default_rng(seed_from(seed, "start", uid, orbit, f"{epoch}.{turn}" if turn else epoch))
-    start = int(starts.integers(views)) if plan.roll else 0
+    start = int(starts.integers(views))
+    if starts.random() >= plan.roll:
+        start = 0
     base = mirrored_order(views) if mirrored else range(views)
     order = tuple(base[(start + int(place)) % views] for place in (0, *rest))
     return Augmentation(order, start, mirrored, jitter, background, plan.views == views)

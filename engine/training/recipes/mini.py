@@ -47,6 +47,7 @@ UNET: Mapping[str, Any] = {
     "cross_attention_dim": WIDTH,
     "attention_head_dim": 16,
     "temporal_in_heads": 2,
+    "azimuth_harmonics": 12,
     "dropout": 0.0,
 }
 """6.6 M parameters, 16 GFLOP for an orbit of 16 x 16 latents."""
@@ -94,6 +95,7 @@ VIDEO_UNET: Mapping[str, Any] = {
     "cross_attention_dim": WIDTH,
     "num_attention_heads": (2, 6, 6),
     "projection_class_embeddings_input_dim": 512,
+    "view_harmonics": 8,
     "prior": (0.75, 0.5),
 }
 """6.7 M parameters, 8 GFLOP for 16 views. No aesthetic score."""
@@ -149,7 +151,7 @@ STEPS = Optimisation(
     ema_decay=0.998,
     precision="no",
 )
-RING24 = DataPlan(size_px=128, rebase=True, mirror=0.5, colour=0.5, variants=4)
+RING24 = DataPlan(size_px=128, roll=0.5, rebase=True, mirror=0.5, colour=0.5, variants=4)
 RING16 = replace(RING24, orbit="ring16", views=16)
 
 RECIPES: tuple[Recipe, ...] = (
@@ -161,7 +163,9 @@ RECIPES: tuple[Recipe, ...] = (
     ),
     Recipe(
         "videomv-image", "mini", "a picture to 24 views at 128 px", RING24, STEPS, OURS,
-        VideoMVTask(MINI_PICTURE, PICTURE_NETWORKS, ("vae",), ("unet", "image_encoder"), late=0.5, visible=True),
+        VideoMVTask(
+            MINI_PICTURE, PICTURE_NETWORKS, ("vae",), ("unet", "image_encoder"), late=0.5, visible=True, alike=True
+        ),
     ),
     Recipe(
         "videomv-text", "mini", "a sentence to 24 views at 128 px",

@@ -76,6 +76,9 @@ class VideoMVTask:
     """Share of the clips whose time is drawn from the last three tenths, where the shape is decided, not from all."""
     visible: bool = False
     """Weigh the channels of the error by how much they show, see `networks.latents.visibility`."""
+    alike: bool = False
+    """Weigh a clip's error by how little its views differ from the first: a vase, where a small error shows, then counts
+    as much as a bicycle, as it does where decibels are averaged."""
     drop: float = 0.1
     """Share of the clips that are told what the unconditional branch is told at inference."""
     offset_noise: float = 0.0

@@ -6,14 +6,16 @@ import numpy as np
 import pytest
 import torch
 
-from engine.errors import TurntableError
+from engine.errors import CheckpointError, TurntableError
 from engine.geometry import Camera
 from engine.geometry.frames import to_videomv
 from engine.multiview.generation import GenerationProgress
+from engine.multiview.networks.image_orbit import ImageOrbitUNet
 from engine.multiview.orbits import OrbitRequest
 from engine.multiview.pictures import Picture
 from engine.multiview.random_weights import random_videomv
 from engine.multiview.settings import NEGATIVE_PROMPT, Sampling
+from engine.multiview.sizes import TINY_UNET
 from engine.multiview.videomv import VideoMVPipeline, with_suffix
 from engine.presets import PRESETS
 from engine.splats import Gaussians
@@ -43,6 +45,14 @@ class Listening(torch.nn.Module):
     def forward(self, latents, timestep, **conditions):  # type: ignore[no-untyped-def]
         self.told.append({"timestep": timestep, **conditions})
         return torch.zeros_like(latents)
+
+
+def test_a_network_that_starts_from_the_picture_knows_one_schedule(from_picture: VideoMVPipeline) -> None:
+    unet = ImageOrbitUNet(**TINY_UNET, prior=(0.75, 0.5))
+    components = from_picture.components | {"unet": unet}
+    VideoMVPipeline(from_picture.settings, components)
+    with pytest.raises(CheckpointError, match="on the schedule cosine_zero_snr, the weights' index says linear"):
+        VideoMVPipeline(replace(from_picture.settings, schedule="linear_sd"), components)
 
 
 def listening(pipeline: VideoMVPipeline) -> tuple[VideoMVPipeline, Listening]:

@@ -68,6 +68,8 @@ def test_networks_come_into_the_tree_and_make_a_pipeline(tmp_path: Path) -> None
     assert read_index(tree / "videomv-image").folders["vae"] == "../vae"
     pipeline = VideoMVPipeline.from_pretrained(tree / "videomv-image")
     assert pipeline.settings.size_px == 128
+    for config in tree.glob("*/config.json"):
+        assert str(tmp_path) not in config.read_text()  # where a network was trained is nobody's business
     own = ImageOrbitUNet.from_pretrained(run.weights / "unet").state_dict()
     for name, tensor in pipeline.unet.state_dict().items():
         assert tensor.dtype == torch.float32

@@ -10,6 +10,9 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from engine.errors import CheckpointError
+from engine.geometry import RING24
+from engine.geometry.frames import to_videomv
+from engine.multiview.networks.cameras import CameraEmbedding, harmonics
 from engine.multiview.networks.image_orbit import ImageOrbitUNet
 from engine.multiview.networks.text_orbit import TextOrbitUNet
 from tests.engine.multiview.networks.small import SIZES, inputs, randomised, small_text_orbit, text_inputs
@@ -36,6 +39,36 @@ def test_a_base_network_gets_cameras_that_change_nothing_yet(tmp_path: Path, bas
         ours.from_pretrained(tmp_path / "tuned").camera_embedding.linear_1.weight,
         network.camera_embedding.linear_1.weight,
     )
+
+
+def test_harmonics_tell_the_views_of_a_ring_apart():
+    """24 views at one height: with 12 harmonics any number for each view is a sum of theirs, as it is seen from."""
+    embedding = CameraEmbedding(16, 8, harmonics=12)
+    heard = []
+    embedding.linear_1.register_forward_pre_hook(lambda _, given: heard.append(given[0]))
+    orbit = RING24.orbit(20.0, 128, 128)
+    embedding(torch.from_numpy(to_videomv(orbit.T_world_camera)).float())
+    told = heard[0][:, 16:]
+    azimuth = torch.deg2rad(torch.as_tensor(orbit.azimuth_deg, dtype=torch.float32))
+    torch.testing.assert_close(told, harmonics(azimuth, 12), rtol=0, atol=1e-4)
+    torch.testing.assert_close(told[:, 3], torch.cos(4 * azimuth), rtol=0, atol=1e-4)
+    torch.testing.assert_close(told[:, 12], torch.sin(azimuth), rtol=0, atol=1e-4)
+    alone = torch.eye(24) - 1 / 24  # one view against the mean of all
+    found = torch.linalg.pinv(told, rtol=1e-3) @ alone  # sin(12 x) is 0 on all of them
+    torch.testing.assert_close(told @ found, alone, rtol=0, atol=1e-3)
+
+
+def test_harmonics_come_and_go_with_the_network(tmp_path: Path):
+    network = randomised(TextOrbitUNet(**SIZES, azimuth_harmonics=3))
+    network.save_pretrained(tmp_path)
+    again = TextOrbitUNet.from_pretrained(tmp_path)
+    given = text_inputs()
+    with torch.no_grad():
+        assert torch.equal(network.eval()(**given), again.eval()(**given))
+    UNet3DConditionModel(**SIZES).save_pretrained(tmp_path / "base")
+    based = TextOrbitUNet.from_pretrained(tmp_path / "base", azimuth_harmonics=3)
+    assert based.camera_embedding.linear_1.in_features == 16 + 6
+    assert not based.camera_embedding.linear_2.weight.any()
 
 
 def test_base_weights_in_half_precision_get_cameras_in_half_precision(tmp_path: Path):

@@ -60,12 +60,27 @@ def test_a_fresh_picture_network_expects_the_picture() -> None:
     torch.testing.assert_close(x0, 0.75 * picture[:, None].expand_as(x0))
 
 
+def test_what_is_expected_hangs_on_view_and_picture() -> None:
+    """Of a vase the back is the front, of a car it is not: the embedding of the picture may say so."""
+    torch.manual_seed(0)
+    unet = ImageOrbitUNet(**TINY_UNET, prior=(0.75, 0.5)).eval()
+    torch.nn.init.normal_(unet.expectation.linear.weight)
+    torch.nn.init.normal_(unet.camera_embedding.linear_2.weight)  # zero at first
+    noise, picture, text = torch.randn(1, 3, 4, 8, 8), torch.randn(1, 4, 8, 8), torch.randn(1, 5, 32)
+    time, cameras = torch.tensor([999.0]), torch.randn(1, 3, 16)
+    with torch.no_grad():
+        one, other = (unet(noise, time, text, torch.randn(1, 1, 32), picture, cameras) for _ in range(2))
+    gains = [-(v * picture[:, None]).mean((3, 4)) / picture.square().mean((2, 3)) for v in (one, other)]  # v is -x0
+    assert not torch.allclose(gains[0], gains[1], atol=0.1)
+    assert not torch.allclose(gains[0][:, 0], gains[0][:, 1], atol=0.1)
+
+
 def test_it_is_stored_with_the_network(tmp_path) -> None:
     unet = ImageOrbitUNet(**TINY_UNET, prior=(0.6, 0.4))
     unet.save_pretrained(tmp_path)
     again = ImageOrbitUNet.from_pretrained(tmp_path)
     assert tuple(again.config.prior) == (0.6, 0.4)
-    assert torch.equal(again.expectation.bias, unet.expectation.bias)
+    assert torch.equal(again.expectation.linear.bias, unet.expectation.linear.bias)
 
 
 def test_a_fresh_video_network_expects_the_condition() -> None:
@@ -79,3 +94,28 @@ def test_a_fresh_video_network_expects_the_condition() -> None:
     with torch.no_grad():
         v = unet.eval()(noise, 0.25 * sigma.log(), torch.randn(1, 1, 32), condition, torch.randn(1, 512))
     torch.testing.assert_close(-v, 0.9 * condition[:, :, 9:], rtol=1e-3, atol=1e-3)  # v is -x0 where all is noise
+
+
+def test_a_video_networks_expectation_hangs_on_view_and_picture() -> None:
+    torch.manual_seed(0)
+    unet = OrbitVideoUNet(
+        **TINY_VIDEO_UNET, projection_class_embeddings_input_dim=512, view_harmonics=2, prior=(0.9, 0.2)
+    ).eval()
+    picture, vector, sigma = (
+        torch.randn(1, 1, 4, 8, 8).expand(-1, 3, -1, -1, -1),
+        torch.randn(1, 512),
+        torch.tensor([1e4]),
+    )
+    noise = torch.randn(1, 3, 4, 8, 8)
+
+    def predicted() -> torch.Tensor:
+        with torch.no_grad():
+            return unet(noise, 0.25 * sigma.log(), torch.randn(1, 1, 32), picture, vector)
+
+    fresh = predicted()
+    torch.testing.assert_close(fresh[:, 0], fresh[:, 1], rtol=1e-3, atol=1e-3)  # places are told from zero on
+    torch.nn.init.normal_(unet.expectation.linear.weight)
+    torch.nn.init.normal_(unet.view_embedding.weight)
+    one, other = predicted(), predicted()
+    assert not torch.allclose(one, other, atol=0.1)
+    assert not torch.allclose(one[:, 0], one[:, 1], atol=0.1)

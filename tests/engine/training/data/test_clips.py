@@ -16,7 +16,7 @@ from engine.training.types import Clip, Position
 from tests.engine.balls import ball_colours
 from tests.engine.training.small_orbits import VIEWS, small_orbit
 
-PLAIN = DataPlan(orbit="*", views=VIEWS, size_px=16, roll=False)
+PLAIN = DataPlan(orbit="*", views=VIEWS, size_px=16, roll=0.0)
 
 
 def clip_of(images: OrbitImages, plan: DataPlan, *, epoch: int = 0, seed: int = 0, augment: bool = True) -> Clip:
@@ -37,9 +37,9 @@ def colours_seen_from(clip: Clip) -> tuple[np.ndarray, np.ndarray]:
     return np.concatenate(points), np.concatenate(colours)
 
 
-@pytest.mark.parametrize("roll", [False, True])
+@pytest.mark.parametrize("roll", [0.0, 1.0])
 @pytest.mark.parametrize("mirror", [0.0, 1.0])
-def test_cameras_follow_the_pictures(ball: OrbitImages, mirror: float, roll: bool) -> None:
+def test_cameras_follow_the_pictures(ball: OrbitImages, mirror: float, roll: float) -> None:
     """Every pixel's colour is that of the place where depth and camera put it: in the world, or in its mirror."""
     clip = clip_of(ball, ball_plan(ball, mirror=mirror, roll=roll), epoch=3)
     points, colours = colours_seen_from(clip)
@@ -49,11 +49,11 @@ def test_cameras_follow_the_pictures(ball: OrbitImages, mirror: float, roll: boo
     assert np.median(error) < 0.01
     wrong = np.abs(ball_colours(there * [-1, 1, 1]) - colours)[:, 0]  # red tells x from -x
     assert np.median(wrong) > 0.1
-    assert (clip.start != 0) == roll
+    assert (clip.start != 0) == (roll == 1)
 
 
 def test_a_mirrored_orbit_is_a_valid_orbit_whose_azimuths_rise(ball: OrbitImages) -> None:
-    clip = clip_of(ball, ball_plan(ball, mirror=1.0, roll=False))
+    clip = clip_of(ball, ball_plan(ball, mirror=1.0, roll=0.0))
     assert np.allclose(clip.orbit.azimuth_deg, ball.orbit.azimuth_deg)  # a whole ring mirrored is the ring
     assert np.allclose(clip.orbit.T_world_camera, ball.orbit.T_world_camera, atol=1e-9)  # exact but for rounding
     assert np.array_equal(clip.rgba[1], ball.rgba[-1][:, ::-1])
@@ -75,6 +75,12 @@ def pixels(camera, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     seen = points @ camera.T_camera_world[:3, :3].T + camera.T_camera_world[:3, 3]
     projected = seen @ camera.K.T
     return projected[:, 0] / projected[:, 2], projected[:, 1] / projected[:, 2]
+
+
+def test_as_many_clips_roll_as_are_asked_for(ball: OrbitImages) -> None:
+    starts = [clip_of(ball, ball_plan(ball, roll=0.5), epoch=epoch).start for epoch in range(200)]
+    rolled = 0.5 * (1 - 1 / len(ball.orbit.azimuth_deg))  # some of them onto the first view
+    assert np.mean(np.array(starts) > 0) == pytest.approx(rolled, abs=0.11)  # three deviations of 200 draws
 
 
 def test_rolling_rolls_pictures_cameras_and_depth(ball: OrbitImages) -> None:
@@ -104,7 +110,7 @@ def test_rebasing_turns_the_world(ball: OrbitImages, mirror: float) -> None:
 
 
 def test_the_draw_depends_on_seed_object_and_pass_alone() -> None:
-    plan = replace(PLAIN, roll=True, mirror=0.5, colour=0.5, background="random")
+    plan = replace(PLAIN, roll=1.0, mirror=0.5, colour=0.5, background="random")
     images = small_orbit(1)
 
     def look(images=images, **options):
@@ -119,7 +125,7 @@ def test_the_draw_depends_on_seed_object_and_pass_alone() -> None:
 
 
 def test_shares_of_what_is_drawn() -> None:
-    maker = ClipMaker(replace(PLAIN, roll=True, mirror=0.25, background="random"), 0)
+    maker = ClipMaker(replace(PLAIN, roll=1.0, mirror=0.25, background="random"), 0)
     drawn = [maker.drawn("object", "ring6", VIEWS, epoch) for epoch in range(400)]
     assert np.bincount([one.start for one in drawn], minlength=VIEWS).min() > 40  # 67 expected, deviation 7.5
     backgrounds = [one.background for one in drawn]
@@ -129,7 +135,7 @@ def test_shares_of_what_is_drawn() -> None:
 
 
 def test_validation_draws_nothing() -> None:
-    plan = replace(PLAIN, roll=True, mirror=1.0, colour=1.0, background="random")
+    plan = replace(PLAIN, roll=1.0, mirror=1.0, colour=1.0, background="random")
     clip = clip_of(small_orbit(0), plan, augment=False, epoch=7)
     assert np.array_equal(clip.rgba, small_orbit(0).rgba)
     assert (clip.start, clip.background) == (0, (1.0, 1.0, 1.0))
@@ -138,7 +144,7 @@ def test_validation_draws_nothing() -> None:
 
 def test_some_views_begin_with_the_start_view_and_go_round() -> None:
     images = small_orbit(0, views=12)
-    plan = replace(PLAIN, views=4, roll=True)
+    plan = replace(PLAIN, views=4, roll=1.0)
     chosen = set()
     for epoch in range(30):
         clip = clip_of(images, plan, epoch=epoch)
@@ -153,7 +159,7 @@ def test_some_views_begin_with_the_start_view_and_go_round() -> None:
 
 # ---------------------------------------------------------------- keys
 def test_keys_follow_pixels_not_the_roll() -> None:
-    plan = replace(PLAIN, roll=True, mirror=0.5, colour=0.5, background="random", variants=3)
+    plan = replace(PLAIN, roll=1.0, mirror=0.5, colour=0.5, background="random", variants=3)
     clips = [clip_of(small_orbit(0), plan, epoch=epoch) for epoch in range(30)]
     assert len({clip.pixels_key for clip in clips}) == 3
     assert len({(clip.pixels_key, clip.start) for clip in clips}) > 10
@@ -164,7 +170,7 @@ def test_keys_follow_pixels_not_the_roll() -> None:
 
 
 def test_keys_tell_all_else_apart() -> None:
-    images, plan = small_orbit(0), replace(PLAIN, roll=True)
+    images, plan = small_orbit(0), replace(PLAIN, roll=1.0)
     brighter = replace(images, rgba=np.minimum(images.rgba, 200))
     keys = [
         clip_of(images, plan).pixels_key,

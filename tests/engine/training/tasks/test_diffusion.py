@@ -93,6 +93,20 @@ def test_errors_count_as_they_show(text_task, clips):
     torch.testing.assert_close(loss, (noise**2 * weights[:, None, None]).mean())  # it predicted zeros
 
 
+def test_clips_count_alike(text_task, clips):
+    """By how far the other views are from the first."""
+    task = OrbitDiffusion(
+        {**text_task.frozen, "unet": text_task.student.unet}, replace(text_task.plan, alike=True), text_task.latents
+    )
+    loss = task.loss(Recorder(), clips, share=0.0).total
+    _, x0, noise = drawn_by_hand(text_task, clips)
+    ahead = torch.stack([((clip[1:] - clip[0]) ** 2).mean() for clip in x0])
+    assert float(ahead.max() / ahead.min()) > 1.02
+    torch.testing.assert_close(loss, ((noise**2).mean((1, 2, 3, 4)) / (0.05 + ahead)).mean())  # it predicted zeros
+    single = picture_batch()
+    assert torch.isfinite(task.loss(Recorder(), single, share=0.0).total)  # no other views: as they are
+
+
 @pytest.mark.parametrize("which", ["text_task", "image_task", "joint_task"])
 def test_a_batch_is_the_mean_of_its_clips(which, clips, request):
     task = request.getfixturevalue(which)
@@ -224,7 +238,7 @@ def test_measuring_changes_nothing_and_repeats(image_task, clips):
     image_task.student.train()
     first = image_task.measure(image_task.student, clips)
     assert first == image_task.measure(image_task.student, clips)
-    assert first["loss"] == pytest.approx(np.mean([first[f"loss_at_{t}"] for t in (125, 375, 625, 875)]))
+    assert first["loss"] == pytest.approx(np.mean([first[f"loss_at_{t}"] for t in (125, 375, 625, 875, 999)]))
     assert image_task.student.training
     assert all(p.grad is None for p in image_task.student.parameters())
 
@@ -295,5 +309,6 @@ def test_times_are_as_late_as_the_recipe_says(late):
     times = task._times(Draws(range(4000)))
     expected = 0.3 + 0.7 * late
     assert float((times >= 700).float().mean()) == pytest.approx(expected, abs=0.03)  # four deviations of 4,000 draws
+    assert float((times >= 963).float().mean()) == pytest.approx(0.037 + (0.5 - 0.037) * late, abs=0.03)
     assert int(times.min()) >= 0
     assert int(times.max()) <= 999
