@@ -13,7 +13,7 @@ import importlib
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -88,6 +88,11 @@ def write_index(folder: Path, index: WeightsIndex) -> None:
     if index.folders:
         content["folders"] = dict(index.folders)
     write_bytes(folder / INDEX, (json.dumps(content, indent=1) + "\n").encode())
+
+
+def plain(settings: Any) -> dict[str, Any]:
+    """Return a dataclass of settings as it stands in an index: with JSON's types, tuples as lists."""
+    return dict(json.loads(json.dumps(asdict(settings))))
 
 
 def component_class(name: str) -> Any:

@@ -1,16 +1,14 @@
 """What both pipelines are made of: components that are loaded, saved, moved and offloaded together."""
 
-import json
 import logging
 from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, ClassVar, NoReturn, TypeVar
 
 import torch
 from torch import nn
 
-from engine.checkpoints.layout import WeightsIndex, component_folder, load_component, read_index, write_index
+from engine.checkpoints.layout import WeightsIndex, component_folder, load_component, plain, read_index, write_index
 from engine.errors import CheckpointError, MissingDependencyError
 from engine.multiview.weights import settings_of
 
@@ -81,7 +79,7 @@ class Components:
         for name, component in self.components.items():
             component.save_pretrained(place / name)
         names = {name: type(component).__name__ for name, component in self.components.items()}
-        write_index(place, WeightsIndex(self.system, names, json.loads(json.dumps(asdict(self.settings)))))
+        write_index(place, WeightsIndex(self.system, names, plain(self.settings)))
 
     @property
     def modules(self) -> dict[str, nn.Module]:

@@ -76,7 +76,7 @@ MINI_TEXT = VideoMVSettings(
 """Our own small weights from text. White and v, unlike the release: they begin as a copy of those from pictures."""
 MINI_PICTURE = replace(MINI_TEXT, kind="picture", guidance_scale=1.0, object_share=0.71, steps=4)
 """Our own small weights from pictures; 0.71: the object's median share of the frame in ring24. More steps guess more and
-are right less often: of 12 held-out objects 21.6 dB with 2, 21.3 with 4, 21.0 with 8 (fewer than 3 leave none to 3D)."""
+are right less often: 50 held-out objects 21.7 dB with 1, 21.6 with 2, 21.3 with 4 (fewer than 3 leave none to 3D)."""
 
 
 @dataclass(frozen=True)

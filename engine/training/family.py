@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from engine import checkpoints
-from engine.checkpoints.layout import WeightsIndex, load_component, write_index
+from engine.checkpoints.layout import WeightsIndex, load_component, plain, write_index
 from engine.errors import TrainingError
 from engine.files import write_bytes
 from engine.multiview.networks.image_orbit import ImageOrbitUNet
@@ -156,7 +156,7 @@ def start_folder(stage: Stage, folder: Path, tree: Path = TREE) -> Path:
         begun(tree / stage.begins_as).save_pretrained(folder / "unet")
         names["unet"] = "TextOrbitUNet"
     system = "hi3d" if isinstance(stage.settings, Hi3DSettings) else "videomv"
-    write_index(folder, WeightsIndex(system, names, _plain(stage.settings)))
+    write_index(folder, WeightsIndex(system, names, plain(stage.settings)))
     return folder
 
 
@@ -271,15 +271,11 @@ def write_pipelines(tree: Path = TREE) -> None:
         index = WeightsIndex(
             pipeline.system,
             {part: CLASSES[place] for part, place in there.items()},
-            _plain(pipeline.settings),
+            plain(pipeline.settings),
             {part: f"../{place}" for part, place in there.items()},
         )
         (tree / name).mkdir(parents=True, exist_ok=True)
         write_index(tree / name, index)
-
-
-def _plain(settings: VideoMVSettings | Hi3DSettings) -> dict[str, Any]:
-    return dict(json.loads(json.dumps(asdict(settings))))
 
 
 def _store(source: Path, target: Path) -> None:

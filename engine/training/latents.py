@@ -76,21 +76,23 @@ class LatentCache:
             mean, log_variance = self.codec.posterior(batch.pixels)
             return mean.float(), log_variance.float()
         entries = [
-            self._entry(key, pixels.roll(start, 0)).to(pixels.device).float().roll(-start, 1)
+            self._entry(key, pixels, start).to(pixels.device).float().roll(-start, 1)
             for key, start, pixels in zip(keys, starts, batch.pixels, strict=True)
         ]
         mean, log_variance = torch.stack(entries, 1)
         return mean, log_variance
 
-    def _entry(self, key: str, pixels: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "2 n c p q"]:
+    def _entry(self, key: str, pixels: Float[Tensor, "n 3 h w"], start: int) -> Float[Tensor, "2 n c p q"]:
         """Moments in the stored order, encoded by themselves: neighbours in a batch change no bit of them."""
-        if not key:
-            return self._encoded(pixels)
         found = self._kept.get(key)
-        if found is None and (found := self._read(key, len(pixels))) is None:
-            found = self._encoded(pixels)
+        if found is None:
+            found = self._read(key, len(pixels))
+        if found is None:
+            # Turned back only here: a copy of the views for every clip would leave holes in memory between the entries.
+            found = self._encoded(pixels.roll(start, 0))
             self._write(key, found)
-        self._keep(key, found)
+        if key:
+            self._keep(key, found)
         return found
 
     def _encoded(self, pixels: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "2 n c p q"]:
@@ -107,8 +109,8 @@ class LatentCache:
             self._kept_bytes -= self._kept.popitem(last=False)[1].nbytes
 
     def path(self, key: str) -> Path | None:
-        """Return the file of an entry; None without a folder."""
-        if self.folder is None:
+        """Return the file of an entry; None without a folder, or for clips that never come again."""
+        if self.folder is None or not key:
             return None
         if self._weights is None:
             self._weights = weights_hash(self.codec.vae)

@@ -43,9 +43,9 @@ class CameraEmbedding(nn.Module):
 def harmonics(angle: Float[Tensor, "*n"], count: int) -> Float[Tensor, "*n twice_count"]:
     """Return cosines, then sines, of 1 to `count` times angles in radians.
 
-    A camera's own numbers tell neighbours on a ring apart by a few hundredths: small networks then see all of them much
-    alike. What is right for one view alone (from behind, the outline is the mirrored front) takes high frequencies, as
-    positions do (Tancik et al. 2020). 12 are all that 24 views on a ring can tell.
+    What is right for one view alone (from behind, the outline is often the mirrored front) takes high frequencies, as
+    positions do (Tancik et al. 2020); a camera's own numbers have only the first. 12 are all that 24 views on a ring can
+    tell.
     """
     angles = angle[..., None] * torch.arange(1, count + 1, device=angle.device)
     return torch.cat([angles.cos(), angles.sin()], dim=-1)

@@ -3,9 +3,7 @@
 pixels --LatentCache--> x0 --schedule, noise, time--> x_t --student, told the clip--> prediction <--MSE--> eps or v
 """
 
-import json
 from collections.abc import Mapping
-from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -13,7 +11,7 @@ import torch
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor, nn
 
-from engine.checkpoints.layout import WeightsIndex
+from engine.checkpoints.layout import WeightsIndex, plain
 from engine.multiview.ddim import sample_ddim
 from engine.multiview.guidance import Guided
 from engine.multiview.videomv import SCHEDULES
@@ -103,8 +101,7 @@ class OrbitDiffusion:
     def index(self) -> WeightsIndex:
         """Return what is written beside the weights of all networks, those that did not learn among them."""
         everything = {**self.frozen, **self.components()}
-        settings = json.loads(json.dumps(asdict(self.settings)))
-        return index_of("videomv", {name: everything[name] for name in self._order}, settings)
+        return index_of("videomv", {name: everything[name] for name in self._order}, plain(self.settings))
 
     def _error(
         self, student: nn.Module, batch: Batch, t: Int[Tensor, " b"], draws: Draws, drop: float

@@ -4,11 +4,10 @@ batch --VAE, drawn--> x0 --noise level, noise--> student(c_in x, c_noise, condit
       --given: the picture, or low-quality views--> conditions, as Hi3DPipeline makes them, some of them dropped
 """
 
-import json
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
-from engine.checkpoints.layout import WeightsIndex
+from engine.checkpoints.layout import WeightsIndex, plain
 from engine.errors import TrainingError
 from engine.multiview.edm import LowResolutionInjection
 from engine.multiview.hi3d_conditions import sample_stage
@@ -208,7 +207,7 @@ class OrbitVideoTask(ABC):
     def index(self) -> WeightsIndex:
         """Return the index of weights that hold `components()` and `frozen`."""
         parts = {**self.components(), **{name: part for name, part in self.frozen.items() if name != STAGE_ONE}}
-        return index_of("hi3d", parts, json.loads(json.dumps(asdict(self.system))))
+        return index_of("hi3d", parts, plain(self.system))
 
     def _latent_shape(self, batch: Batch) -> tuple[int, int, int, int]:
         views, height, width = batch.pixels.shape[1], *batch.pixels.shape[3:]
