@@ -45,8 +45,10 @@ class Denoising:
     """Share of the steps between which guidance works; a narrower one is faster."""
     refinement: Literal["off", "both", "conditional"] = "both"
     """3D-aware sampling where the weights hold a reconstructor: both branches, the conditional one (faster), or off."""
-    refine_every: int = 10
-    """Steps between two 3D-aware refinements."""
+    refine_first: Unset[float] = None
+    """Share of the steps before the first 3D-aware refinement: the preset's own unless given (VideoMV: 0.4)."""
+    refine_every: Unset[int] = None
+    """Steps from one refinement to the next: the preset's own unless given (VideoMV: 10); never the last one."""
     cameras: Literal["consistent", "released"] = "consistent"
     """What the reconstructor is told; released repeats VideoMV's additional flip of the camera axes."""
     framing: Literal["recentred", "kept", "released"] = "recentred"
@@ -67,6 +69,7 @@ class Denoising:
             guidance_interval=self.guidance_interval,
             batched_guidance=not self.separate_branches,
             refinement=self.refinement,
+            refine_first=self.refine_first,
             refine_every=self.refine_every,
             cameras=self.cameras,
             framing=self.framing,

@@ -17,7 +17,17 @@ if TYPE_CHECKING:
     from engine.training.family import Stage
     from engine.training.types import Batch
 
-StageName = Literal["vae", "image", "text", "reconstructor", "depth", "hi3d-base", "hi3d-refiner"]
+StageName = Literal[
+    "vae",
+    "expectation-image",
+    "image",
+    "expectation-text",
+    "text",
+    "reconstructor",
+    "depth",
+    "hi3d-base",
+    "hi3d-refiner",
+]
 
 
 @dataclass(frozen=True)

@@ -23,9 +23,13 @@ from engine.multiview.guidance import (
 )
 from engine.multiview.schedules import NoiseSchedule, normal_like
 
-Spacing = Literal["leading", "trailing"]
+Spacing = Literal["leading", "trailing", "leap"]
 """leading: the releases' times. trailing: from the last time on (Lin et al. 2024, section 3.3), which few steps need where
-that time is pure noise: leading ones would tell the network a time at which something should show already."""
+that time is pure noise: leading ones would tell the network a time at which something should show already. leap: the last
+time, then trailing ones of the `LEAP` below, as SDEdit (Meng et al. 2022) works on from a guess: a small network's mean of
+all orbits that may be becomes a little sharper, while in the middle of the walk it would have to choose one, mostly wrong."""
+LEAP = 0.25
+"""Share of the schedule above which a leap passes over all but the last time."""
 
 
 def ddim_timesteps(count: int, steps: int, spacing: Spacing = "leading") -> list[int]:
@@ -35,13 +39,16 @@ def ddim_timesteps(count: int, steps: int, spacing: Spacing = "leading") -> list
         count: of the schedule.
         steps: how many. Where they do not divide the count, leading ones are as many as fit, more than `steps`.
         spacing: leading: 981, 961, ..., 1 for 50 steps of 1000, as in the release, one more than a multiple of the stride
-            `count // steps`; trailing: 999, 979, ..., 19.
+            `count // steps`; trailing: 999, 979, ..., 19; leap: 999, 249, 166, 82 for 4 steps.
 
     Raises:
-        ValueError: steps is not in 1 to count.
+        ValueError: steps is not in 1 to count, or too many to be below the leap.
     """
-    if not 1 <= steps <= count:
-        raise ValueError(f"steps must be from 1 to {count}, got {steps}")
+    most = 1 + int(LEAP * count) if spacing == "leap" else count
+    if not 1 <= steps <= most:
+        raise ValueError(f"steps must be from 1 to {most}, got {steps}")
+    if spacing == "leap":
+        return [count - 1, *(round(LEAP * count * (steps - done) / (steps - 1)) - 1 for done in range(1, steps))]
     if spacing == "trailing":
         return [round(count * (steps - done) / steps) - 1 for done in range(steps)]
     return [min(t + 1, count - 1) for t in range(0, count, count // steps)][::-1]
@@ -50,7 +57,7 @@ def ddim_timesteps(count: int, steps: int, spacing: Spacing = "leading") -> list
 def _walk(count: int, steps: int, spacing: Spacing) -> list[tuple[int, int | None]]:
     """Pairs of times, from one to the next; None is clean. Leading walks end at time 0, as in the release."""
     times = ddim_timesteps(count, steps, spacing)
-    if spacing == "trailing":
+    if spacing != "leading":
         return list(zip(times, [*times[1:], None], strict=True))
     return [(time, max(time - count // steps, 0)) for time in times]
 
@@ -72,7 +79,7 @@ def sample_ddim(
 ) -> Float[Tensor, "b n c h w"]:
     """Walk from noise to clean latents.
 
-    Where times are leading, the walk ends at alpha_bar_0, a little below 1, as in the release; trailing ones end clean.
+    Where times are leading, the walk ends at alpha_bar_0, a little below 1, as in the release; others end clean.
 
     Args:
         guided: the network with its conditions; called with whole times as floats.

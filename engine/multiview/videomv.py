@@ -175,8 +175,10 @@ class VideoMVPipeline(Components):
             background=self.settings.refinement_background,
             camera_rule=sampling.cameras,
         )
-        count = len(ddim_timesteps(self.schedule.count, self._steps(sampling), self.settings.spacing))
-        steps = refinement_steps(count, sampling.refine_first, sampling.refine_every)
+        settings = self.settings
+        count = len(ddim_timesteps(self.schedule.count, self._steps(sampling), settings.spacing))
+        first = settings.refine_first if sampling.refine_first is None else sampling.refine_first
+        steps = refinement_steps(count, first, sampling.refine_every or settings.refine_every)
         return RefinementPlan(refinement, steps, sampling.refinement)
 
     def _reconstruct(self, pictures: Float[Tensor, "n 3 h w"], orbit: Orbit) -> Gaussians | None:

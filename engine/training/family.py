@@ -22,6 +22,7 @@ from engine.errors import TrainingError
 from engine.files import write_bytes
 from engine.multiview.networks.image_orbit import ImageOrbitUNet
 from engine.multiview.networks.latents import LatentCodec, normalise_latents
+from engine.multiview.networks.orbit_video import OrbitVideoUNet
 from engine.multiview.networks.text_orbit import TextOrbitUNet
 from engine.multiview.settings import MINI_HI3D, MINI_PICTURE, MINI_TEXT, Hi3DSettings, VideoMVSettings
 from engine.training.loop.export import BEST
@@ -29,7 +30,7 @@ from engine.training.loop.journal import MEASURES
 from engine.training.loop.state import PROGRESS, RUN
 from engine.training.loop.state import checkpoints as checkpoints_of
 from engine.training.plans import RecipeName
-from engine.training.recipes.mini import NETWORKS
+from engine.training.recipes.mini import NETWORKS, TEXT_NETWORKS, VIDEO_UNET
 from engine.training.tasks.components import fresh_text_encoder
 from engine.training.types import Batch
 
@@ -64,19 +65,24 @@ class Stage:
     needs: Mapping[str, str] = field(default_factory=dict)
     """Component that must be there -> its folder in the tree."""
     begins_as: str | None = None
-    """The picture network's folder, where a text network begins as its copy."""
+    """The picture network's folder, where a U-Net begins with what that one has learned; see `begun`."""
     settings: VideoMVSettings | Hi3DSettings = MINI_PICTURE
     """What the networks that it starts from are trained for."""
 
 
 STAGES: Mapping[str, Stage] = {
     "vae": Stage("vae", "ring*", {"vae": "vae"}),
+    "expectation-image": Stage("expectation-image", "ring24", {"unet": "image-unet"}, {"vae": "vae"}),
     "image": Stage(
         "videomv-image", "ring24", {"unet": "image-unet", "image_encoder": "image-encoder"},
         {"vae": "vae", "text_encoder": "empty-text"},
     ),
+    "expectation-text": Stage(
+        "expectation-text", "ring24", {"unet": "text-unet", "text_encoder": "text-encoder"}, {"vae": "vae"}, "image-unet",
+        MINI_TEXT,
+    ),
     "text": Stage(
-        "videomv-text", "ring24", {"unet": "text-unet", "text_encoder": "text-encoder"}, {"vae": "vae"}, "image-unet",
+        "videomv-text", "ring24", {"unet": "text-unet"}, {"vae": "vae", "text_encoder": "text-encoder"}, "image-unet",
         MINI_TEXT,
     ),
     "reconstructor": Stage(
@@ -85,7 +91,8 @@ STAGES: Mapping[str, Stage] = {
     ),
     "depth": Stage("depth", "ring*", {"depth": "depth"}, settings=MINI_HI3D),
     "hi3d-base": Stage(
-        "hi3d-base", "ring16", {"unet": "hi3d-unet", "image_encoder": "hi3d-encoder"}, {"vae": "vae"}, settings=MINI_HI3D
+        "hi3d-base", "ring16", {"unet": "hi3d-unet", "image_encoder": "hi3d-encoder"}, {"vae": "vae"}, "image-unet",
+        MINI_HI3D,
     ),
     "hi3d-refiner": Stage(
         "hi3d-refiner", "ring16", {"refiner": "hi3d-refiner"},
@@ -153,23 +160,38 @@ def start_folder(stage: Stage, folder: Path, tree: Path = TREE) -> Path:
         fresh_text_encoder(NETWORKS.text_encoder, seed=0).save_pretrained(folder / "text_encoder")
         names["text_encoder"] = CLASSES[EMPTY_TEXT]
     if stage.begins_as is not None and "unet" not in parts and (tree / stage.begins_as).is_dir():
-        begun(tree / stage.begins_as).save_pretrained(folder / "unet")
-        names["unet"] = "TextOrbitUNet"
+        unet = begun(tree / stage.begins_as, CLASSES[stage.trains["unet"]])
+        unet.save_pretrained(folder / "unet")
+        names["unet"] = type(unet).__name__
     system = "hi3d" if isinstance(stage.settings, Hi3DSettings) else "videomv"
     write_index(folder, WeightsIndex(system, names, plain(stage.settings)))
     return folder
 
 
-def begun(picture_unet: Path) -> TextOrbitUNet:
-    """Return a text network that begins with the picture network's tensors, where they fit.
+def begun(picture_unet: Path, name: str) -> TextOrbitUNet | OrbitVideoUNet:
+    """Return a network of the class `name` that begins with what the picture network has learned, where it fits.
 
-    The picture network's first convolution sees more channels; its first ones are the noisy latents', as here.
+    TextOrbitUNet: all tensors of the same shape, and of the expectation its pictures; not the last convolution, so that it
+    begins with what it expects alone.
+    Of the channels that the picture network's first convolution sees, the noisy latents' are the first and the expected
+    ones' the last, as here. OrbitVideoUNet, which is built otherwise: what is expected of the views.
     """
-    state = ImageOrbitUNet.from_pretrained(picture_unet).state_dict()
-    unet = TextOrbitUNet(**NETWORKS.unet)
+    picture = ImageOrbitUNet.from_pretrained(picture_unet)
+    if name == "OrbitVideoUNet":
+        video = OrbitVideoUNet(**VIDEO_UNET)
+        assert video.expectation is not None
+        assert picture.expectation is not None
+        video.expectation.load_state_dict(picture.expectation.state_dict())
+        return video
+    state, unet = picture.state_dict(), TextOrbitUNet(**TEXT_NETWORKS.unet)
     own = unet.state_dict()
-    taken = {name: tensor for name, tensor in state.items() if name in own and own[name].shape == tensor.shape}
-    taken["conv_in.weight"] = state["conv_in.weight"][:, : own["conv_in.weight"].shape[1]]
+    taken = {
+        name: tensor for name, tensor in state.items()
+        if name in own and own[name].shape == tensor.shape and not name.startswith(("expectation.", "conv_out."))
+    }  # fmt: skip
+    seen, half = state["conv_in.weight"], own["conv_in.weight"].shape[1] // 2
+    taken["conv_in.weight"] = torch.cat([seen[:, :half], seen[:, -half:]], dim=1)
+    taken["expectation.pictures"] = state["expectation.pictures"]
     unet.load_state_dict(taken, strict=False)
     return unet
 

@@ -12,8 +12,10 @@ RecipeName = Literal[
     "hi3d-refiner",
     "vae",
     "depth",
+    "expectation-image",
+    "expectation-text",
 ]
-"""What can be trained."""
+"""What can be trained; expectations are a part of small networks alone."""
 Size = Literal["full", "mini", "tiny"]
 """full: as published. mini: the small family that ships with the project. tiny: for tests."""
 

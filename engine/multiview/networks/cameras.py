@@ -35,9 +35,13 @@ class CameraEmbedding(nn.Module):
     def forward(self, cameras: Float[Tensor, "*n camera"]) -> Float[Tensor, "*n width"]:
         """Embed flattened cameras."""
         if self.harmonics:
-            azimuth = torch.atan2(cameras[..., 7], cameras[..., 3])  # of the camera's place; +Z is up
-            cameras = torch.cat([cameras, harmonics(azimuth, self.harmonics)], dim=-1)
+            cameras = torch.cat([cameras, harmonics(azimuth_of(cameras), self.harmonics)], dim=-1)
         return self.linear_2(nn.functional.silu(self.linear_1(cameras)))
+
+
+def azimuth_of(cameras: Float[Tensor, "*n 16"]) -> Float[Tensor, "*n"]:
+    """Return where flattened cameras stand, radians around +Z from +X on."""
+    return torch.atan2(cameras[..., 7], cameras[..., 3])
 
 
 def harmonics(angle: Float[Tensor, "*n"], count: int) -> Float[Tensor, "*n twice_count"]:

@@ -8,7 +8,6 @@ The picture enters three times: its latents beside the noisy ones, its latents a
     image_latents, planes 1/(n-1) ... 1 -> view_maps -> x image_latents_gain -> beside the noisy latents
 """
 
-import functools
 from collections.abc import Sequence
 
 import torch
@@ -18,9 +17,9 @@ from diffusers.models.unets.unet_i2vgen_xl import I2VGenXLUNet
 from jaxtyping import Float, Num
 from torch import Tensor, nn
 
-from engine.multiview.networks.cameras import CameraConditioned, CameraEmbedding
+from engine.multiview.networks.cameras import CameraConditioned, CameraEmbedding, azimuth_of
 from engine.multiview.networks.gradient_checkpoints import GradientCheckpoints
-from engine.multiview.networks.prior import Expectation, v_from_prior
+from engine.multiview.networks.prior import Expectation, signal_at, v_from_prior
 from engine.multiview.networks.sinusoids import sinusoid
 from engine.multiview.networks.text_orbit import ATTENTION_DOWN, ATTENTION_UP, PLAIN_DOWN, PLAIN_UP
 from engine.multiview.networks.trunk import (
@@ -32,7 +31,6 @@ from engine.multiview.networks.trunk import (
     set_first_transformer,
 )
 from engine.multiview.networks.view_convolutions import use_view_convolutions
-from engine.multiview.schedules import NoiseSchedule, cosine_zero_snr
 
 RELEASED_FPS = 8
 """Frames per second that VideoMV always gives."""
@@ -44,11 +42,6 @@ RELEASED_GAIN = 2.0
 """I2VGen-XL's own code adds the picture's maps twice ("this is a bug, but it doesn't matter") and was trained so, and so
 was VideoMV. diffusers' I2VGenXLUNet adds them once, and its conversion of the weights copies them unchanged (nothing
 is folded into a convolution): base weights in diffusers' form want the factor as well."""
-
-
-@functools.cache
-def _schedule() -> NoiseSchedule:
-    return cosine_zero_snr()
 
 
 class ImageOrbitUNet(CameraConditioned, GradientCheckpoints, I2VGenXLUNet):
@@ -79,6 +72,7 @@ class ImageOrbitUNet(CameraConditioned, GradientCheckpoints, I2VGenXLUNet):
         picture_copies: int = 0,
         token_positions: bool = False,
         prior: Sequence[float] | None = None,
+        prior_pictures: int = 0,
     ) -> None:
         """Build it with random weights, the camera embedding's last layer zero.
 
@@ -94,7 +88,8 @@ class ImageOrbitUNet(CameraConditioned, GradientCheckpoints, I2VGenXLUNet):
                 nothing learn faster with them: they begin by copying.
             token_positions: learn where each of the picture's 64 tokens lies (the release tells by padding alone).
             prior: predict what must be added to what the picture lets expect, see `prior.Expectation` for the two numbers
-                with which that begins. For v on the schedule cosine_zero_snr.
+                with which that begins; it stands beside the noisy latents as well. For v on the schedule cosine_zero_snr.
+            prior_pictures: that it learns.
         """
         super().__init__(
             sample_size=sample_size,
@@ -113,7 +108,7 @@ class ImageOrbitUNet(CameraConditioned, GradientCheckpoints, I2VGenXLUNet):
         set_dropout(self, dropout)
         use_view_convolutions(self)
         self.camera_embedding = CameraEmbedding(camera_dim, 4 * block_out_channels[0], azimuth_harmonics)
-        self._take_channels(in_channels, picture_copies)
+        self._take_channels(in_channels, picture_copies + (prior is not None))
         self.token_places = (
             nn.Parameter(0.5 * torch.randn(LOCAL_TOKENS, cross_attention_dim)) if token_positions else None
         )
@@ -121,7 +116,7 @@ class ImageOrbitUNet(CameraConditioned, GradientCheckpoints, I2VGenXLUNet):
         self.expectation: Expectation | None = None
         if prior is not None:
             zero_module(self.conv_out)
-            self.expectation = Expectation(4 * block_out_channels[0], cross_attention_dim, in_channels, prior)
+            self.expectation = Expectation(in_channels, prior, pictures=prior_pictures)
 
     def _take_channels(self, channels: int, copies: int) -> None:
         """diffusers fixes 4 channels where the picture's latents come in; give those, and the copies, theirs."""
@@ -160,15 +155,23 @@ class ImageOrbitUNet(CameraConditioned, GradientCheckpoints, I2VGenXLUNet):
         maps = self.config.image_latents_gain * self.view_maps(image_latents, views)
         copies = [image_latents, image_latents.flip(-1)][: self.config.picture_copies]
         beside = [copy[:, None].expand(-1, views, -1, -1, -1) for copy in copies]
+        if self.expectation is not None:
+            expected, variance = self.expected(image_latents, cameras)
+            beside.append(expected)
         pictures = torch.cat([latents, maps, *beside], dim=2).flatten(0, 1)
         predicted = run_trunk(self, pictures, embedding, context.repeat_interleave(views, dim=0), views)
         predicted = predicted.unflatten(0, (objects, views))
         if self.expectation is None:
             return predicted
-        told = embedding.unflatten(0, (objects, views))
-        expected, variance = self.expectation(told, image_embedding[:, 0], image_latents[:, None])
-        signal = _schedule().signal(timestep.long(), timestep.float())
-        return v_from_prior(latents, expected, predicted, signal, variance)
+        return v_from_prior(latents, expected, predicted, signal_at(timestep), variance)
+
+    def expected(
+        self, image_latents: Float[Tensor, "b c h w"], cameras: Float[Tensor, "b n camera"] | None
+    ) -> tuple[Float[Tensor, "b n c h w"], Float[Tensor, "b n"]]:
+        """What the picture alone lets expect of the views, see `prior.Expectation`; of networks with a prior."""
+        assert self.expectation is not None
+        azimuth = image_latents.new_zeros(len(image_latents), 1) if cameras is None else azimuth_of(cameras)
+        return self.expectation(azimuth, image_latents[:, None])
 
     def local_tokens(self, image_latents: Float[Tensor, "b c h w"]) -> Float[Tensor, "b t d"]:
         """The picture's latents as tokens: convolutions and pooling to 8 x 8 places, row by row."""

@@ -66,12 +66,14 @@ class OrbitVideoUNet(GradientCheckpoints, UNetSpatioTemporalConditionModel):
         num_frames: int = 16,
         view_harmonics: int = 0,
         prior: Sequence[float] | None = None,
+        prior_pictures: int = 0,
     ) -> None:
         """Build it; the arguments are diffusers' (`projection_class_embeddings_input_dim` is the vector's length), and
         view_harmonics: so many of each view's place on the ring are told with the time, see `cameras.harmonics`; the release
             tells places in its attention alone.
         prior: predict what must be added to what the condition lets expect, see `prior.Expectation` for the two numbers
-            with which that begins; None: v itself, as the release.
+            with which that begins; it is told behind the condition as well. None: v itself, as the release.
+        prior_pictures: that it learns.
         """
         super().__init__(
             sample_size=sample_size,
@@ -93,9 +95,9 @@ class OrbitVideoUNet(GradientCheckpoints, UNetSpatioTemporalConditionModel):
         self.view_embedding = zero_module(nn.Linear(2 * view_harmonics, width)) if view_harmonics else None
         self.expectation: Expectation | None = None
         if prior is not None:
-            assert isinstance(cross_attention_dim, int)
             zero_module(self.conv_out)
-            self.expectation = Expectation(width, cross_attention_dim, out_channels, prior)
+            self.expectation = Expectation(out_channels, prior, pictures=prior_pictures)
+            self.conv_in = nn.Conv2d(in_channels + out_channels, block_out_channels[0], 3, padding=1)
         for module in self.modules():
             if isinstance(module, SpatioTemporalResBlock):
                 _set_epsilon(module)
@@ -121,7 +123,11 @@ class OrbitVideoUNet(GradientCheckpoints, UNetSpatioTemporalConditionModel):
         embedded = self._embedded(timestep, vector, latents)
         told = {"encoder_hidden_states": tokens.repeat_interleave(views, dim=0)}
         moving = {"temb": embedded, "image_only_indicator": latents.new_zeros(batch, views)}  # all are views
-        hidden = self.conv_in(torch.cat([latents, concatenated], dim=2).flatten(0, 1))
+        seen = [latents, concatenated]
+        if self.expectation is not None:
+            expected, variance = self.expectation(_places(latents), concatenated[:, :, -latents.shape[2] :])
+            seen.append(expected)
+        hidden = self.conv_in(torch.cat(seen, dim=2).flatten(0, 1))
         skips: list[Tensor] = [hidden]
         for block in self.down_blocks:
             hidden, kept = block(hidden_states=hidden, **moving, **(told if _attends(block) else {}))
@@ -143,8 +149,6 @@ class OrbitVideoUNet(GradientCheckpoints, UNetSpatioTemporalConditionModel):
         if self.expectation is None:
             return cast(Tensor, predicted)
         sigma = (4 * timestep.float()).exp()  # c_noise is a quarter of its logarithm
-        given = concatenated[:, :, -latents.shape[2] :]
-        expected, variance = self.expectation(embedded.unflatten(0, (batch, views)), tokens.mean(1), given)
         return v_from_prior(latents, expected, predicted, (1 + sigma**2).rsqrt(), variance)
 
     def _embedded(self, timestep: Tensor, vector: Tensor, latents: Tensor) -> Tensor:
@@ -155,9 +159,8 @@ class OrbitVideoUNet(GradientCheckpoints, UNetSpatioTemporalConditionModel):
         embedded = time + self.add_embedding(vector.to(latents.dtype)).repeat_interleave(views, dim=0)
         if self.view_embedding is None:
             return embedded
-        turns = torch.arange(views, device=latents.device) * (2 * math.pi / views)
-        places = self.view_embedding(harmonics(turns, self.config.view_harmonics).to(latents.dtype))
-        return embedded + places.repeat(len(latents), 1)
+        places = self.view_embedding(harmonics(_places(latents), self.config.view_harmonics).to(latents.dtype))
+        return embedded + places.flatten(0, 1)
 
 
 def conditioning_vector(
@@ -185,6 +188,12 @@ def conditioning_vector(
 def _set_epsilon(block: SpatioTemporalResBlock) -> None:
     for part in (block.spatial_res_block, block.temporal_res_block):
         part.norm1.eps = part.norm2.eps = NORM_EPSILON
+
+
+def _places(latents: Float[Tensor, "b n c h w"]) -> Float[Tensor, "b n"]:
+    """Azimuths of a ring's views, radians, the first being 0."""
+    batch, views = latents.shape[:2]
+    return (torch.arange(views, device=latents.device) * (2 * math.pi / views)).expand(batch, -1)
 
 
 def _attends(block: nn.Module) -> bool:

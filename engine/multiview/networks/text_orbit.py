@@ -6,13 +6,16 @@ without a camera. `engine.checkpoints.keys_videomv` has the released names.
 
 from collections.abc import Sequence
 
+import torch
 from diffusers.configuration_utils import register_to_config
+from diffusers.models.controlnets.controlnet import zero_module
 from diffusers.models.unets.unet_3d_condition import UNet3DConditionModel
 from jaxtyping import Float, Num
-from torch import Tensor
+from torch import Tensor, nn
 
-from engine.multiview.networks.cameras import CameraConditioned, CameraEmbedding
+from engine.multiview.networks.cameras import CameraConditioned, CameraEmbedding, azimuth_of
 from engine.multiview.networks.gradient_checkpoints import GradientCheckpoints
+from engine.multiview.networks.prior import Expectation, signal_at, v_from_prior
 from engine.multiview.networks.sinusoids import sinusoid
 from engine.multiview.networks.trunk import (
     LAYERS,
@@ -56,6 +59,8 @@ class TextOrbitUNet(CameraConditioned, GradientCheckpoints, UNet3DConditionModel
         camera_dim: int = 16,
         azimuth_harmonics: int = 0,
         dropout: float = 0.1,
+        prior: Sequence[float] | None = None,
+        prior_pictures: int = 0,
     ) -> None:
         """Build it with random weights, the camera embedding's last layer zero.
 
@@ -64,6 +69,9 @@ class TextOrbitUNet(CameraConditioned, GradientCheckpoints, UNet3DConditionModel
             camera_dim: numbers in a camera.
             azimuth_harmonics: so many of their azimuths are told with them, see `cameras.harmonics`; the release has none.
             dropout: share dropped while training, see `set_dropout`; the default is the release's.
+            prior: predict what must be added to what the sentence lets expect, see `prior.Expectation`; it stands beside the
+                noisy latents as well. For v on the schedule cosine_zero_snr.
+            prior_pictures: that it learns.
         """
         super().__init__(
             sample_size=sample_size,
@@ -87,6 +95,11 @@ class TextOrbitUNet(CameraConditioned, GradientCheckpoints, UNet3DConditionModel
         set_dropout(self, dropout)
         use_view_convolutions(self)
         self.camera_embedding = CameraEmbedding(camera_dim, 4 * block_out_channels[0], azimuth_harmonics)
+        self.expectation: Expectation | None = None
+        if prior is not None:
+            zero_module(self.conv_out)
+            self.conv_in = nn.Conv2d(2 * in_channels, block_out_channels[0], 3, padding=1)
+            self.expectation = Expectation(in_channels, prior, pictures=prior_pictures, said=cross_attention_dim)
 
     def forward(
         self,
@@ -111,4 +124,10 @@ class TextOrbitUNet(CameraConditioned, GradientCheckpoints, UNet3DConditionModel
         time = self.time_embedding(sinusoid(timestep, self.config.block_out_channels[0]).to(latents.dtype))
         embedding = self.embed_views(time, cameras, views)
         context = text.repeat_interleave(views, dim=0)
-        return run_trunk(self, latents.flatten(0, 1), embedding, context, views).unflatten(0, (objects, views))
+        if self.expectation is None:
+            return run_trunk(self, latents.flatten(0, 1), embedding, context, views).unflatten(0, (objects, views))
+        azimuth = latents.new_zeros(objects, 1) if cameras is None else azimuth_of(cameras)
+        expected, variance = self.expectation(azimuth, torch.zeros_like(latents), text)
+        pictures = torch.cat([latents, expected], dim=2).flatten(0, 1)
+        predicted = run_trunk(self, pictures, embedding, context, views).unflatten(0, (objects, views))
+        return v_from_prior(latents, expected, predicted, signal_at(timestep), variance)

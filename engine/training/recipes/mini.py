@@ -66,8 +66,11 @@ IMAGE_ENCODER = ImageEncoderSize(width=64, layers=2, head_width=16, size_px=64, 
 NETWORKS = VideoMVNetworks(
     UNET, VAE, TextEncoderSize(width=WIDTH, layers=2, head_width=16, merges=400, corpus=WORDS), IMAGE_ENCODER
 )
-PICTURE_NETWORKS = replace(NETWORKS, unet={**UNET, "picture_copies": 2, "token_positions": True, "prior": (0.75, 0.5)})
+PICTURE_NETWORKS = replace(
+    NETWORKS, unet={**UNET, "picture_copies": 1, "token_positions": True, "prior": (0.75, 0.5), "prior_pictures": 192}
+)
 """In the channels that show, another view of the held-out orbits correlates with the first by 0.6 to 0.95."""
+TEXT_NETWORKS = replace(NETWORKS, unet={**UNET, "prior": (0.0, 1.0), "prior_pictures": 192})
 GAUSSIANS: Mapping[str, Any] = {
     "down_channels": (32, 64, 96, 128),
     "down_attention": (False, False, False, True),
@@ -97,6 +100,7 @@ VIDEO_UNET: Mapping[str, Any] = {
     "projection_class_embeddings_input_dim": 512,
     "view_harmonics": 8,
     "prior": (0.75, 0.5),
+    "prior_pictures": 192,
 }
 """6.7 M parameters, 8 GFLOP for 16 views. No aesthetic score."""
 REFINER_UNET: Mapping[str, Any] = {
@@ -110,6 +114,7 @@ REFINER_UNET: Mapping[str, Any] = {
     "up_block_types": ("CrossAttnUpBlockSpatioTemporal", "UpBlockSpatioTemporal", "UpBlockSpatioTemporal"),
     "block_out_channels": (32, 64, 64),
     "num_attention_heads": (2, 4, 4),
+    "prior_pictures": 0,
 }
 """2.5 M parameters, 11 GFLOP at 32 x 32 latents."""
 DEPTH: Mapping[str, Any] = {
@@ -151,7 +156,9 @@ STEPS = Optimisation(
     ema_decay=0.998,
     precision="no",
 )
+REGRESSION = replace(STEPS, batch_size=32, learning_rate=2e-3, weight_decay=0.05)
 RING24 = DataPlan(size_px=128, roll=0.5, rebase=True, mirror=0.5, colour=0.5, variants=4)
+TOLD24 = replace(RING24, rebase=False, colour=0.0, variants=2, caption="object")
 RING16 = replace(RING24, orbit="ring16", views=16)
 
 RECIPES: tuple[Recipe, ...] = (
@@ -168,9 +175,16 @@ RECIPES: tuple[Recipe, ...] = (
         ),
     ),
     Recipe(
-        "videomv-text", "mini", "a sentence to 24 views at 128 px",
-        replace(RING24, rebase=False, colour=0.0, variants=2, caption="object"), STEPS, OURS,
-        VideoMVTask(MINI_TEXT, NETWORKS, ("vae",), ("unet", "text_encoder"), late=0.4, visible=True),
+        "expectation-image", "mini", "what a picture lets expect of its 24 views: the denoiser works on from there",
+        RING24, REGRESSION, OURS, VideoMVTask(MINI_PICTURE, PICTURE_NETWORKS, ("vae",), visible=True, alike=True),
+    ),
+    Recipe(
+        "expectation-text", "mini", "what a sentence lets expect of 24 views, and the sentences' encoder",
+        TOLD24, REGRESSION, OURS, VideoMVTask(MINI_TEXT, TEXT_NETWORKS, ("vae",), visible=True),
+    ),
+    Recipe(
+        "videomv-text", "mini", "a sentence to 24 views at 128 px", TOLD24, STEPS, OURS,
+        VideoMVTask(MINI_TEXT, TEXT_NETWORKS, ("vae", "text_encoder"), late=0.4, visible=True),
     ),
     Recipe(
         "reconstructor", "mini", "4 generated views at 128 px to 16,384 Gaussians", RING24,
@@ -188,7 +202,7 @@ RECIPES: tuple[Recipe, ...] = (
         "hi3d-base", "mini", "a picture to 16 views at 128 px", RING16, STEPS, OURS,
         BaseSettings(
             MINI_HI3D, VIDEO_UNET, VAE, IMAGE_ENCODER, None, ("vae",),
-            Diffusion(augmentation=LogNormal(-4.0, 0.5), visible=True),
+            Diffusion(augmentation=LogNormal(-4.0, 0.5), visible=True, alike=True),
             train_image_encoder=True,
         ),
     ),

@@ -16,7 +16,10 @@ def recipe_named(name: str, size: str = "full") -> Recipe:
     """Return a recipe. Raises TrainingError, saying what there is, for a name or a size of it that there is not."""
     sizes = {recipe.size: recipe for recipe in RECIPES.values() if recipe.name == name}
     if not sizes:
-        names = "; ".join(f"{recipe.name} ({recipe.summary})" for recipe in RECIPES.values() if recipe.size == "full")
+        known: dict[str, str] = {}
+        for recipe in RECIPES.values():
+            known.setdefault(recipe.name, recipe.summary)  # the full size comes first, where there is one
+        names = "; ".join(f"{known_name} ({summary})" for known_name, summary in known.items())
         raise TrainingError(f"recipe {name}: there is none of that name; take one of {names}")
     if size not in sizes:
         raise TrainingError(f"--size {size}: {name} has none of that size; take one of {', '.join(sizes)}")

@@ -142,6 +142,7 @@ _TINY_PICTURE = replace(
     _TINY_TEXT, kind="picture", schedule="cosine_zero_snr", background=1.0, prompt_suffix="", refinement_background=1.0
 )
 _TINY_NETWORKS = VideoMVNetworks({**TINY_UNET, "dropout": 0.0}, tiny_vae(3), TextEncoderSize(), ImageEncoderSize())
+_TINY_PRIOR = {"dropout": 0.0, "prior": (0.75, 0.5), "prior_pictures": 16}
 _TINY = Optimisation(steps=200, batch_size=2, learning_rate=2e-3, warmup_steps=10, clip_norm=1.0, precision="no")
 _FOR_TESTS = ("ours, for tests: random weights, a few seconds",)
 
@@ -165,5 +166,16 @@ RECIPES = (
         ReconstructorTask(TINY_GAUSSIANS, generator=VideoMVTask(_TINY_PICTURE, _TINY_NETWORKS), supervised=6),
     ),
     _tiny(VAE, VaeTask(tiny_vae(3), latent_scaling=1.0)),
-)
+    replace(
+        _tiny(IMAGE, VideoMVTask(_TINY_PICTURE, replace(_TINY_NETWORKS, unet={**TINY_UNET, **_TINY_PRIOR}))),
+        name="expectation-image", summary="what a picture lets expect of its views",
+    ),
+    replace(
+        _tiny(TEXT, VideoMVTask(
+            replace(_TINY_TEXT, schedule="cosine_zero_snr"),
+            replace(_TINY_NETWORKS, unet={**TINY_UNET, **_TINY_PRIOR, "prior": (0.0, 1.0)}),
+        )),
+        name="expectation-text", summary="what a sentence lets expect of its views",
+    ),
+)  # fmt: skip
 """Rows of the table, see `table.py`."""

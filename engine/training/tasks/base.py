@@ -11,7 +11,7 @@ from engine.multiview.hi3d_conditions import first_stage_conditions
 from engine.multiview.networks.aesthetic import AestheticScorer
 from engine.multiview.networks.orbit_video import SINUSOID_WIDTH, OrbitVideoUNet
 from engine.multiview.settings import Hi3DSettings
-from engine.training.tasks.components import Start
+from engine.training.tasks.components import Start, keep_expectation
 from engine.training.tasks.hi3d_networks import check_widths, system_of, taken_image_encoder, taken_vae
 from engine.training.tasks.hi3d_settings import BaseSettings
 from engine.training.tasks.orbit_video import Hi3DStudent, Kept, OrbitVideoTask, elevations
@@ -86,7 +86,7 @@ def build(start: Start) -> BaseTask:
     check_widths(unet, frozen["vae"], encoder)
     if start.recipe.optimisation.gradient_checkpointing:
         unet.enable_gradient_checkpointing()
-    student = Hi3DStudent(unet, encoder if settings.train_image_encoder else None)
+    student = Hi3DStudent(keep_expectation(unet), encoder if settings.train_image_encoder else None)
     return BaseTask(student, frozen, system_of(start, settings.system), settings, start.cache)
 
 

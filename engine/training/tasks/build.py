@@ -15,6 +15,8 @@ MODULES: Mapping[str, tuple[str, tuple[str, ...]]] = {
     "videomv-2d-joint": ("videomv", ("cache",)),
     "reconstructor": ("reconstructor", ("cache", "perceptual")),
     "vae": ("vae", ("perceptual",)),
+    "expectation-image": ("expectation", ("cache",)),
+    "expectation-text": ("expectation", ("cache",)),
     "hi3d-base": ("base", ("cache",)),
     "hi3d-refiner": ("refiner", ("cache",)),
     "depth": ("depth", ()),

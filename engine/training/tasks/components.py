@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 import torch
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+from torch import nn
 
 from engine.checkpoints.layout import WeightsIndex, component_folder, load_component, read_index
 from engine.errors import TrainingError
@@ -22,6 +23,7 @@ from engine.training.tasks.settings import ImageEncoderSize, TextEncoderSize, Vi
 
 Maker = Callable[[], Any]
 Plan = TypeVar("Plan")
+Unet = TypeVar("Unet", bound=nn.Module)
 UNETS: Mapping[str, type[Any]] = {"text": TextOrbitUNet, "picture": ImageOrbitUNet}
 
 log = logging.getLogger(__name__)
@@ -108,23 +110,36 @@ def index_of(system: str, components: Mapping[str, Any], settings: Mapping[str, 
     return WeightsIndex(system, {name: type(part).__name__ for name, part in components.items()}, settings)
 
 
+def keep_expectation(unet: Unet) -> Unet:
+    """Leave what a network expects as the recipe `expectation` has taught it, if it expects something; return it."""
+    expectation = getattr(unet, "expectation", None)
+    if expectation is not None:
+        expectation.requires_grad_(False)
+    return unet
+
+
 def videomv_components(
-    start: Start, settings: VideoMVSettings, networks: VideoMVNetworks, pretrained: Collection[str]
+    start: Start,
+    settings: VideoMVSettings,
+    networks: VideoMVNetworks,
+    pretrained: Collection[str],
+    names: Collection[str] | None = None,
 ) -> dict[str, Any]:
-    """Load or make VideoMV's networks but for the reconstructor, in the order in which they run."""
+    """Load or make VideoMV's networks but for the reconstructor, in the order in which they run; names: these alone."""
     unet = UNETS[settings.kind]
-    made = {
-        "text_encoder": start.component(
-            "text_encoder", "TextEncoder", lambda: fresh_text_encoder(networks.text_encoder, start.seed), pretrained
-        )
+    makers: dict[str, tuple[str, Maker]] = {
+        "text_encoder": ("TextEncoder", lambda: fresh_text_encoder(networks.text_encoder, start.seed)),
+        "image_encoder": ("ImageEncoder", lambda: fresh_image_encoder(networks.image_encoder, start.seed)),
+        "unet": (unet.__name__, lambda: unet(**networks.unet)),
+        "vae": ("AutoencoderKL", lambda: AutoencoderKL(**networks.vae)),
     }
-    if settings.kind == "picture":
-        made["image_encoder"] = start.component(
-            "image_encoder", "ImageEncoder", lambda: fresh_image_encoder(networks.image_encoder, start.seed), pretrained
-        )
-    made["unet"] = start.component("unet", unet.__name__, lambda: unet(**networks.unet), pretrained)
-    made["vae"] = start.component("vae", "AutoencoderKL", lambda: AutoencoderKL(**networks.vae), pretrained)
-    return made
+    if settings.kind == "text":
+        del makers["image_encoder"]
+    return {
+        name: start.component(name, class_name, make, pretrained)
+        for name, (class_name, make) in makers.items()
+        if names is None or name in names
+    }
 
 
 def fresh_text_encoder(size: TextEncoderSize, seed: int) -> TextEncoder:

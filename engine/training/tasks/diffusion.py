@@ -16,11 +16,12 @@ from engine.multiview.ddim import sample_ddim
 from engine.multiview.guidance import Guided
 from engine.multiview.videomv import SCHEDULES
 from engine.training.latents import LatentCache
-from engine.training.tasks.components import index_of
+from engine.training.tasks.components import index_of, keep_expectation
 from engine.training.tasks.previews import at_rest, turntables
 from engine.training.tasks.settings import VideoMVTask
 from engine.training.tasks.student import OrbitStudent
 from engine.training.tasks.told import Told
+from engine.training.tasks.weighing import weighed
 from engine.training.types import Batch, Draws, Losses
 
 MEASURED_SHARES = (0.125, 0.375, 0.625, 0.875, 1.0)
@@ -31,8 +32,6 @@ LATE = 0.7
 CROWDED = 3
 """Late times are drawn as a power of a uniform number: half of them lie in the last eighth of what is late. From noise
 alone the shape must be guessed; a little earlier, 24 views of it already show through."""
-FLOOR = 0.05
-"""Mean square that the best small network misses even where all views look the same, clean latents having 1."""
 
 
 class OrbitDiffusion:
@@ -51,6 +50,7 @@ class OrbitDiffusion:
         self.plan, self.settings, self.latents = plan, plan.settings, latents
         self.schedule = SCHEDULES[self.settings.schedule]()
         learning = {name: components[name].requires_grad_(True) for name in plan.trained}
+        keep_expectation(components["unet"])
         self.student: nn.Module = OrbitStudent(**learning)
         self.pretrained_parameters = self.student.from_stable_diffusion()
         self.frozen: Mapping[str, nn.Module] = {
@@ -112,11 +112,7 @@ class OrbitDiffusion:
         conditions = self.told.dropped(self.told.whole(batch, moments, draws), batch, drop, draws)
         prediction = student(self.schedule.add_noise(x0, noise, t), t.float(), **conditions)
         error = (prediction.float() - self.schedule.target(x0, noise, t)).square()
-        shown = self.latents.visibility[:, None, None] if self.plan.visible else torch.ones(())
-        if self.plan.alike and x0.shape[1] > 1:
-            ahead = (x0[:, 1:] - x0[:, :1]).square() * shown
-            shown = shown / (FLOOR + ahead.mean((1, 2, 3, 4)))[:, None, None, None, None]
-        return (error * shown).mean()
+        return weighed(error, x0, self.latents, visible=self.plan.visible, alike=self.plan.alike).mean()
 
     def _times(self, draws: Draws) -> Int[Tensor, " b"]:
         """A time for each clip, uniform but for the share that is drawn late."""

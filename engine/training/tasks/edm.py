@@ -34,15 +34,14 @@ def v_target(
     return (eps - around * x0) / (around**2 + 1).sqrt()
 
 
-def v_losses(
+def v_errors(
     network: nn.Module,
     x0: Float[Tensor, "b n c h w"],
     eps: Float[Tensor, "b n c h w"],
     sigma: Float[Tensor, " b"],
     conditions: dict[str, Tensor],
-    weights: Float[Tensor, " c"] | None = None,
-) -> Float[Tensor, " b"]:
-    """Return each clip's weighted mean squared error.
+) -> Float[Tensor, "b n c h w"]:
+    """Return the squared errors of what is predicted.
 
     Args:
         network: called as in sampling: c_in x, c_noise, the conditions by name.
@@ -50,10 +49,8 @@ def v_losses(
         eps: unit normal.
         sigma: noise level, one for each clip.
         conditions: what the network is told.
-        weights: of the latents' channels; None: all alike.
     """
     around = v_preconditioning(sigma)
     noised = x0 + sigma.to(x0).view(-1, 1, 1, 1, 1) * eps
     predicted = network(around.scaled(noised), around.noise, **conditions)
-    errors = (predicted.float() - v_target(x0, eps, sigma)).square()
-    return (errors if weights is None else errors * weights[:, None, None]).mean(dim=(1, 2, 3, 4))
+    return (predicted.float() - v_target(x0, eps, sigma)).square()

@@ -35,6 +35,8 @@ class Diffusion:
     each view by itself, as the release's first stage does."""
     visible: bool = False
     """Weigh the channels of the error by how much they show, see `networks.latents.visibility`."""
+    alike: bool = False
+    """Weigh a clip's error by how little its views differ from the first, see `weighing.weighed`."""
 
     def __post_init__(self) -> None:
         """Raise ValueError for shares that are none."""

@@ -26,9 +26,10 @@ from engine.multiview.networks.orbit_video import OrbitVideoUNet
 from engine.multiview.settings import Hi3DSettings
 from engine.training.latents import LatentCache
 from engine.training.tasks.components import index_of
-from engine.training.tasks.edm import drawn, quantiles, v_losses
+from engine.training.tasks.edm import drawn, quantiles, v_errors
 from engine.training.tasks.hi3d_settings import BaseSettings, Diffusion, RefinerSettings
 from engine.training.tasks.previews import at_rest, turntables
+from engine.training.tasks.weighing import weighed
 from engine.training.types import Batch, Draws, Losses
 
 STAGE_ONE = "stage_one"
@@ -147,8 +148,7 @@ class OrbitVideoTask(ABC):
             x0 = self.latents.sampled(batch, draws)
             eps = draws.normal(*x0.shape[1:])
             conditions = self.conditions(self.given(batch), batch, draws, augmentation, kept)
-        weights = self.latents.visibility if self.diffusion.visible else None
-        losses = v_losses(student, x0, eps, sigma, conditions, weights)
+        losses = self._weighed(v_errors(student, x0, eps, sigma, conditions), x0)
         clean = (losses.detach() * sigma**2 / (sigma**2 + 1)).mean()
         return Losses(losses.mean(), {"clean_mse": clean})
 
@@ -159,12 +159,12 @@ class OrbitVideoTask(ABC):
             x0 = self.latents.sampled(batch, draws)
             eps = draws.normal(*x0.shape[1:])
             conditions = self.conditions(self.given(batch), batch, draws, self._usual_augmentation(batch), None)
-        weights = self.latents.visibility if self.diffusion.visible else None
         found = {}
         with at_rest(student):
             for sigma in quantiles(self.diffusion.sigma, MEASURED_LEVELS).tolist():
                 level = torch.full((len(batch),), sigma, device=batch.pixels.device)
-                found[f"loss_at_{sigma:.2g}"] = float(v_losses(student, x0, eps, level, conditions, weights).mean())
+                errors = v_errors(student, x0, eps, level, conditions)
+                found[f"loss_at_{sigma:.2g}"] = float(self._weighed(errors, x0).mean())
         return {"loss": sum(found.values()) / len(found), **found}
 
     def preview(self, student: nn.Module, batch: Batch) -> Mapping[str, UInt8[np.ndarray, "n h w 3"]]:
@@ -208,6 +208,9 @@ class OrbitVideoTask(ABC):
         """Return the index of weights that hold `components()` and `frozen`."""
         parts = {**self.components(), **{name: part for name, part in self.frozen.items() if name != STAGE_ONE}}
         return index_of("hi3d", parts, plain(self.system))
+
+    def _weighed(self, errors: Float[Tensor, "b n c h w"], x0: Float[Tensor, "b n c h w"]) -> Float[Tensor, " b"]:
+        return weighed(errors, x0, self.latents, visible=self.diffusion.visible, alike=self.diffusion.alike)
 
     def _latent_shape(self, batch: Batch) -> tuple[int, int, int, int]:
         views, height, width = batch.pixels.shape[1], *batch.pixels.shape[3:]

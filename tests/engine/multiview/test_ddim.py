@@ -34,6 +34,15 @@ def test_the_released_timesteps():
     assert [times[i] for i in (20, 30, 40)] == [581, 381, 181]
 
 
+def test_a_leap_passes_over_the_middle():
+    assert ddim_timesteps(1000, 1, "leap") == [999]
+    assert ddim_timesteps(1000, 2, "leap") == [999, 249]
+    assert ddim_timesteps(1000, 4, "leap") == [999, 249, 166, 82]
+    assert ddim_timesteps(12, 4, "leap") == [11, 2, 1, 0]
+    with pytest.raises(ValueError, match="steps must be from 1 to 4, got 5"):
+        ddim_timesteps(12, 5, "leap")
+
+
 def test_timesteps_of_other_counts_follow_the_stride():
     assert ddim_timesteps(1000, 4) == [751, 501, 251, 1]
     assert ddim_timesteps(1000, 1) == [1]

@@ -145,6 +145,15 @@ def test_refinement_changes_the_views(text: VideoMVPipeline, refinement: str) ->
     assert (plain.images.rgba != refined.images.rgba).any()
 
 
+@pytest.mark.parametrize(
+    ("asked", "refined"),
+    [({}, [1, 2]), ({"refine_every": 2}, [1]), ({"refine_first": 0.5}, [2]), ({"refinement": "off"}, [])],
+)
+def test_weights_say_when_they_refine_unless_asked_otherwise(text: VideoMVPipeline, asked, refined) -> None:
+    own = VideoMVPipeline(replace(text.settings, steps=4, refine_first=0.25, refine_every=1), text.components)
+    assert own(prompt="a cup", sampling=Sampling(**asked)).record["refined_steps"] == refined
+
+
 def test_any_number_of_views(text: VideoMVPipeline) -> None:
     made = text(
         prompt="a cup", orbit=OrbitRequest(views=5, beyond_training=True), sampling=Sampling(steps=2, refine_first=0.0)

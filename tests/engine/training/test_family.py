@@ -13,6 +13,7 @@ from engine.cli import main
 from engine.errors import TrainingError
 from engine.files import OrbitImages, write_shard
 from engine.geometry import RING24, Orbit
+from engine.multiview.conditions import cameras_told
 from engine.multiview.networks.image_orbit import ImageOrbitUNet
 from engine.multiview.videomv import VideoMVPipeline
 from engine.splats.rendering import render_colours
@@ -88,20 +89,43 @@ def test_a_stage_starts_from_what_is_there(tmp_path: Path) -> None:
     promote("image", image_run(tmp_path / "image_run"), tree)
     again = start_folder(STAGES["image"], tmp_path / "again", tree)
     assert set(read_index(again).components) == {"vae", "text_encoder", "unet", "image_encoder"}
-    text = start_folder(STAGES["text"], tmp_path / "text", tree)
+    with pytest.raises(TrainingError, match=r"videomv-text needs text-encoder, .* STAGE=expectation-text"):
+        start_folder(STAGES["text"], tmp_path / "text", tree)
+    text = start_folder(STAGES["expectation-text"], tmp_path / "text", tree)
     assert read_index(text).components == {"vae": "AutoencoderKL", "unet": "TextOrbitUNet"}
 
 
 def test_a_text_network_begins_as_a_picture_network(tmp_path: Path) -> None:
     picture = ImageOrbitUNet(**PICTURE_NETWORKS.unet)
     picture.save_pretrained(tmp_path)
-    unet = begun(tmp_path)
+    unet = begun(tmp_path, "TextOrbitUNet")
     state = picture.state_dict()
-    same = [name for name, tensor in unet.state_dict().items() if name in state and state[name].shape == tensor.shape]
-    assert len(same) == len(unet.state_dict()) - 1  # all but the first convolution
-    for name in same:
-        assert torch.equal(unet.state_dict()[name], state[name])
-    assert torch.equal(unet.conv_in.weight, picture.conv_in.weight[:, : unet.config.in_channels])
+    for name, tensor in unet.state_dict().items():
+        if not name.startswith(("expectation.", "conv_out.", "conv_in.weight")):
+            assert torch.equal(tensor, state[name])
+    assert torch.equal(unet.expectation.pictures, picture.expectation.pictures)
+    assert not unet.conv_out.weight.any()  # at first it is what it expects
+    noisy, *_, expected = picture.conv_in.weight.split(8, dim=1)
+    assert torch.equal(unet.conv_in.weight, torch.cat([noisy, expected], dim=1))
+
+
+def test_a_video_network_begins_with_what_the_picture_network_expects(tmp_path: Path) -> None:
+    """Both are told the place of a view by its azimuth: a quarter turn is the sixth of 24 views, the fourth of 16."""
+    picture = ImageOrbitUNet(**PICTURE_NETWORKS.unet)
+    for layer in (picture.expectation.turn, picture.expectation.shares):
+        torch.nn.init.normal_(layer.weight, std=0.05)
+    picture.save_pretrained(tmp_path)
+    video = begun(tmp_path, "OrbitVideoUNet").eval()
+    first, noise = torch.randn(1, 8, 16, 16), torch.randn(1, 16, 8, 16, 16)
+    told = cameras_told([RING24.orbit(10.0, 128, 128)], "picture", torch.device("cpu"))
+    with torch.no_grad():
+        expected, _ = picture.eval().expected(first, told)
+        v = video(
+            noise, torch.tensor([5.0]), torch.randn(1, 1, 64), first[:, None].expand(-1, 16, -1, -1, -1),
+            torch.randn(1, 512),
+        )  # fmt: skip
+    torch.testing.assert_close(-v[0, 4], expected[0, 6], rtol=1e-3, atol=1e-3)  # v is -x0 where all is noise
+    assert not torch.allclose(expected[0, 6], expected[0, 18], atol=0.1)
 
 
 def test_only_a_lower_loss_is_better(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ import torch
 
 from engine.multiview.networks.image_orbit import ImageOrbitUNet
 from engine.multiview.networks.orbit_video import OrbitVideoUNet
-from engine.multiview.networks.prior import v_from_prior
+from engine.multiview.networks.prior import Expectation, v_from_prior
 from engine.multiview.schedules import cosine_zero_snr
 from engine.multiview.sizes import TINY_UNET, TINY_VIDEO_UNET
 
@@ -61,18 +61,42 @@ def test_a_fresh_picture_network_expects_the_picture() -> None:
 
 
 def test_what_is_expected_hangs_on_view_and_picture() -> None:
-    """Of a vase the back is the front, of a car it is not: the embedding of the picture may say so."""
+    """Of a vase the back is the front, of a car it is not: what the picture shows may say so."""
     torch.manual_seed(0)
-    unet = ImageOrbitUNet(**TINY_UNET, prior=(0.75, 0.5)).eval()
-    torch.nn.init.normal_(unet.expectation.linear.weight)
-    torch.nn.init.normal_(unet.camera_embedding.linear_2.weight)  # zero at first
-    noise, picture, text = torch.randn(1, 3, 4, 8, 8), torch.randn(1, 4, 8, 8), torch.randn(1, 5, 32)
-    time, cameras = torch.tensor([999.0]), torch.randn(1, 3, 16)
+    expectation = Expectation(4, (0.75, 0.5), pictures=3, side=8).eval()
+    azimuth = torch.tensor([[0.0, 1.0, 3.14]])
+    one, other = torch.randn(1, 1, 4, 8, 8), torch.randn(1, 1, 4, 8, 8)
     with torch.no_grad():
-        one, other = (unet(noise, time, text, torch.randn(1, 1, 32), picture, cameras) for _ in range(2))
-    gains = [-(v * picture[:, None]).mean((3, 4)) / picture.square().mean((2, 3)) for v in (one, other)]  # v is -x0
-    assert not torch.allclose(gains[0], gains[1], atol=0.1)
-    assert not torch.allclose(gains[0][:, 0], gains[0][:, 1], atol=0.1)
+        fresh, variance = expectation(azimuth, one)
+        torch.testing.assert_close(fresh, 0.75 * one.expand(-1, 3, -1, -1, -1))
+        assert torch.equal(variance, torch.full((1, 3), 0.5))
+        for layer in (expectation.turn, expectation.shares):
+            torch.nn.init.normal_(layer.weight)
+        gains = [expectation(azimuth, given)[0].flatten(2).norm(dim=2) for given in (one, other, one)]
+    assert torch.equal(gains[0], gains[2])
+    assert not torch.allclose(gains[0], gains[1], rtol=0.01)
+    assert not torch.allclose(gains[0][:, 1], gains[0][:, 2], rtol=0.01)
+
+
+def test_pictures_are_added_at_the_size_of_the_latents() -> None:
+    expectation = Expectation(4, (0.0, 0.5), pictures=1, side=8).eval()
+    torch.nn.init.constant_(expectation.shares.bias[-1:], 2.0)
+    for side in (8, 16):
+        given = torch.randn(2, 1, 4, side, side)
+        with torch.no_grad():
+            expected, _ = expectation(torch.zeros(2, 3), given)
+        assert expected.shape == (2, 3, 4, side, side)
+        kept = torch.nn.functional.adaptive_avg_pool2d(expected[1, 2], 4)
+        torch.testing.assert_close(
+            kept, 2 * torch.nn.functional.adaptive_avg_pool2d(expectation.pictures[0], 4), rtol=0.2, atol=0.01
+        )
+
+
+def test_each_view_may_expect_of_its_own_latents() -> None:
+    expectation = Expectation(4, (0.9, 0.5), side=8).eval()
+    given = torch.randn(1, 3, 4, 8, 8)
+    with torch.no_grad():
+        torch.testing.assert_close(expectation(torch.zeros(1, 3), given)[0], 0.9 * given)
 
 
 def test_it_is_stored_with_the_network(tmp_path) -> None:
@@ -80,7 +104,7 @@ def test_it_is_stored_with_the_network(tmp_path) -> None:
     unet.save_pretrained(tmp_path)
     again = ImageOrbitUNet.from_pretrained(tmp_path)
     assert tuple(again.config.prior) == (0.6, 0.4)
-    assert torch.equal(again.expectation.linear.bias, unet.expectation.linear.bias)
+    assert torch.equal(again.expectation.shares.bias, unet.expectation.shares.bias)
 
 
 def test_a_fresh_video_network_expects_the_condition() -> None:
@@ -101,21 +125,17 @@ def test_a_video_networks_expectation_hangs_on_view_and_picture() -> None:
     unet = OrbitVideoUNet(
         **TINY_VIDEO_UNET, projection_class_embeddings_input_dim=512, view_harmonics=2, prior=(0.9, 0.2)
     ).eval()
-    picture, vector, sigma = (
-        torch.randn(1, 1, 4, 8, 8).expand(-1, 3, -1, -1, -1),
-        torch.randn(1, 512),
-        torch.tensor([1e4]),
-    )
-    noise = torch.randn(1, 3, 4, 8, 8)
+    pictures = torch.randn(2, 1, 1, 4, 8, 8).expand(-1, -1, 3, -1, -1, -1)
+    noise, vector, sigma = torch.randn(1, 3, 4, 8, 8), torch.randn(1, 512), torch.tensor([1e4])
 
-    def predicted() -> torch.Tensor:
+    def predicted(picture: torch.Tensor) -> torch.Tensor:
         with torch.no_grad():
             return unet(noise, 0.25 * sigma.log(), torch.randn(1, 1, 32), picture, vector)
 
-    fresh = predicted()
+    fresh = predicted(pictures[0])
     torch.testing.assert_close(fresh[:, 0], fresh[:, 1], rtol=1e-3, atol=1e-3)  # places are told from zero on
-    torch.nn.init.normal_(unet.expectation.linear.weight)
-    torch.nn.init.normal_(unet.view_embedding.weight)
-    one, other = predicted(), predicted()
+    for layer in (unet.expectation.turn, unet.expectation.shares, unet.view_embedding):
+        torch.nn.init.normal_(layer.weight)
+    one, other = (predicted(picture) for picture in pictures)
     assert not torch.allclose(one, other, atol=0.1)
     assert not torch.allclose(one[:, 0], one[:, 1], atol=0.1)

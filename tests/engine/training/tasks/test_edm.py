@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from engine.multiview.edm import sample_euler_edm, v_preconditioning
 from engine.multiview.guidance import Guided
 from engine.multiview.schedules import edm_sigmas
-from engine.training.tasks.edm import drawn, quantiles, v_losses, v_target
+from engine.training.tasks.edm import drawn, quantiles, v_errors, v_target
 from engine.training.tasks.hi3d_settings import Diffusion, LogNormal
 from engine.training.types import Draws, seed_from
 
@@ -33,7 +33,7 @@ class Answering(nn.Module):
 def test_the_loss_is_the_weighted_error_of_the_clean_latents() -> None:
     """Hi3D's configuration, number by number: lambda |D - x0|^2 with lambda = (s^2 + 1) / s^2, VScalingWithEDMcNoise."""
     network = Answering(ANSWER)
-    found = v_losses(network, X0, EPS, SIGMA, {"vector": X0[:, 0, 0, 0]})
+    found = v_errors(network, X0, EPS, SIGMA, {"vector": X0[:, 0, 0, 0]}).mean((1, 2, 3, 4))
     for index, s in enumerate(SIGMA.tolist()):
         x = X0[index] + s * EPS[index]
         d = x / (s**2 + 1) - s / math.sqrt(s**2 + 1) * ANSWER[index]
@@ -49,7 +49,7 @@ def test_a_perfect_prediction_is_the_clean_latents_for_the_sampler() -> None:
     target = v_target(X0, EPS, SIGMA)
     noised = X0 + SIGMA.view(-1, 1, 1, 1, 1) * EPS
     torch.testing.assert_close(v_preconditioning(SIGMA).clean(noised, target), X0)
-    assert float(v_losses(Answering(target), X0, EPS, SIGMA, {}).max()) < 1e-12  # rounding to float32, squared
+    assert float(v_errors(Answering(target), X0, EPS, SIGMA, {}).max()) < 1e-12  # rounding to float32, squared
 
 
 def test_a_network_without_loss_samples_the_clean_latents() -> None:

@@ -75,6 +75,17 @@ def test_videomv_image():
     assert mean_loss(task, few) < before / 10
 
 
+@pytest.mark.parametrize(("name", "rate"), [("expectation-image", 3e-3), ("expectation-text", 1e-2)])
+def test_expectation(name, rate):
+    """Nothing is drawn but the latents themselves: what is left is what dropping hides."""
+    task, batch = make_task(recipe_named(name, "tiny")), two_objects()
+    narrow(task.latents, batch.pixels)
+    before = task.measure(task.student, batch)["loss"]
+    task.student.train()
+    learn(task, lambda step: batch, 300, rate)
+    assert task.measure(task.student, batch)["loss"] < before / 10
+
+
 def test_videomv_2d_joint():
     """Every eighth step two 2D pictures; eight draws of either in turn, the same measured, each for itself."""
     task, batch, pictures = make_task(recipe_named("videomv-2d-joint", "tiny")), two_objects(), picture_batch()
