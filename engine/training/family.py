@@ -244,11 +244,9 @@ def finished(run: Path, data: str) -> Trained:
 
 
 def is_better(stage_name: str, trained: Trained, tree: Path = TREE) -> bool:
-    """Whether a run's held-out loss is below that of what is in the tree; always if nothing is there."""
-    before = history(tree).get(stage_name)
-    if before is None:
-        return True
-    return trained.measured["loss"] < before["measured"]["loss"]
+    """Whether a run's held-out loss is below that of what is in the tree; always if none is known."""
+    before = history(tree).get(stage_name, {}).get("measured", {}).get("loss")
+    return before is None or trained.measured["loss"] < before
 
 
 def latents_are_learned(tree: Path = TREE) -> bool:
@@ -278,6 +276,9 @@ def promote(stage_name: str, trained: Trained, tree: Path = TREE) -> None:
     before = told.get(stage_name, {"runs": []})
     run = {key: value for key, value in asdict(trained).items() if key not in ("weights", "measured")}
     told[stage_name] = {"measured": dict(trained.measured), "runs": [*before["runs"], run]}
+    for name in list(STAGES)[list(STAGES).index(stage_name) + 1 :]:
+        if name in told and set(STAGES[name].trains.values()) & set(stage.trains.values()):
+            told[name]["measured"] = {}  # it works on from what has changed: what it was measured as, it is no more
     write_bytes(tree / HISTORY, (json.dumps(told, indent=1) + "\n").encode())
     write_pipelines(tree)
 

@@ -65,8 +65,8 @@ class Expectation(nn.Module):
     A share of the condition's latents, a share of their mirror image, and shares of some pictures that were learned, as
     eigenfaces are summed (Sirovich and Kirby 1987). All shares hang on what the first view shows and on where the other
     one stands: of a vase the back is the front, of a car seen from the side it is its mirror image. A sentence has no
-    latents, its views are sums of the learned pictures alone. It costs a thousandth of the network that works on from
-    there, so that it can see a hundred times more orbits in the same time.
+    latents, its views are sums of the learned pictures alone. An orbit costs 0.04 GFLOP, of the small network that works
+    on from there 16: on a CPU it learned from some thirty times more orbits a second.
     """
 
     def __init__(

@@ -190,7 +190,7 @@ RECIPES: tuple[Recipe, ...] = (
         "reconstructor", "mini", "4 generated views at 128 px to 16,384 Gaussians", RING24,
         replace(STEPS, learning_rate=6e-4, weight_decay=0.05), OURS,
         ReconstructorTask(
-            GAUSSIANS, ("unet", "vae"), generator=VideoMVTask(MINI_PICTURE, PICTURE_NETWORKS), supervised=8
+            GAUSSIANS, ("unet", "vae"), generator=VideoMVTask(MINI_PICTURE, PICTURE_NETWORKS), guessed=0.75, supervised=8
         ),
     ),
     Recipe(

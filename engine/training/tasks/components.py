@@ -111,7 +111,7 @@ def index_of(system: str, components: Mapping[str, Any], settings: Mapping[str, 
 
 
 def keep_expectation(unet: Unet) -> Unet:
-    """Leave what a network expects as the recipe `expectation` has taught it, if it expects something; return it."""
+    """Leave what a network expects as a recipe `expectation-...` has taught it, if it expects something; return it."""
     expectation = getattr(unet, "expectation", None)
     if expectation is not None:
         expectation.requires_grad_(False)

@@ -4,7 +4,8 @@
                                      Expectation--> expected latents <--weighted error--> latents of all views
     caption --text encoder--> tokens /         \\--> variance <--likelihood--> squared error
 
-It is a regression without noise or time and costs a thousandth of a denoising step, see `networks.prior.Expectation`.
+It is a regression without noise or time, a four-hundredth of a denoising step's arithmetic; see
+`networks.prior.Expectation`.
 """
 
 from collections.abc import Mapping

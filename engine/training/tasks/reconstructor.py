@@ -242,4 +242,4 @@ def one_step(start: Start, plan: ReconstructorTask) -> OneStep:
     settings = with_scaling_of(start, settings)
     components = videomv_components(start, settings, plan.generator.networks, plan.pretrained)
     latents = LatentCache(LatentCodec(components["vae"], settings.latent_scaling), start.cache)
-    return OneStep(components, settings, latents)
+    return OneStep(components, settings, latents, plan.guessed)

@@ -125,6 +125,8 @@ class ReconstructorTask:
     """The frozen generator where its weights are not given, and its settings where its weights do not say them."""
     last_time: int = 700
     """Largest time of that step, of 1000."""
+    guessed: float = 0.0
+    """Share of the clips whose step works on from the generator's own guess out of pure noise, not from the true views."""
     supervised: int | None = None
     """Views that are rendered and compared: those put in, then others; None: all."""
     render_px: int | None = None

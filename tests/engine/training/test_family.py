@@ -128,6 +128,18 @@ def test_a_video_network_begins_with_what_the_picture_network_expects(tmp_path: 
     assert not torch.allclose(expected[0, 6], expected[0, 18], atol=0.1)
 
 
+def test_a_new_expectation_makes_what_works_on_from_it_unknown(tmp_path: Path) -> None:
+    tree, worse = tmp_path / "tree", {"loss": 9.0}
+    run = image_run(tmp_path / "run")
+    promote("expectation-image", run, tree)
+    promote("image", run, tree)
+    assert history(tree)["expectation-image"]["measured"] == {"loss": 0.5}  # the denoiser leaves it as it is
+    assert not is_better("image", replace(run, measured=worse), tree)
+    promote("expectation-image", run, tree)
+    assert is_better("image", replace(run, measured=worse), tree)
+    assert len(history(tree)["image"]["runs"]) == 1
+
+
 def test_only_a_lower_loss_is_better(tmp_path: Path) -> None:
     tree = tmp_path / "tree"
     run = vae_run(tmp_path / "run")

@@ -23,17 +23,9 @@ from engine.training.loop.settings import Feed, LoopSettings
 from engine.training.types import Batch, Losses
 from tests.engine.training.loop.toys import TOYS, ToyTask, toy_recipe, toy_train
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 REPOSITORY = Path(__file__).parents[4]
 CPU = LoopSettings(device="cpu", checkpoint_every=3, validate_every=4, log_every=2, seed=7)
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    """Sums in the same order, whatever the machine."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def losses(run: Path) -> list[tuple[int, float]]:

@@ -18,18 +18,9 @@ from engine.training.tasks.reconstructor import cameras_of, chosen
 from engine.training.types import Draws
 from tests.engine.training.procedural import batch_of, orbit_of, picture_batch
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_thread")]
 SET_ASIDE = 10**6
 """Seeds from here on are not trained on."""
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    """Networks as small as these learn three times as fast on one thread as on four."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def drawn(batch, number):

@@ -73,6 +73,28 @@ def test_the_generator_is_asked_once_at_a_time_up_to_700(batch):
     torch.testing.assert_close(pictures, ((expected + 1) / 2).clamp(0, 1), rtol=0, atol=1e-3)  # v and back at t = 700
 
 
+def test_a_guessed_clip_is_noised_from_what_pure_noise_gave(batch):
+    """A generator that knows other views: behind the noise of the second step stands its guess, not the truth."""
+    task = made(replace(GENERATED, guessed=0.5))
+    seen, other = [], torch.randn(2, 6, 4, 8, 8)
+    generator = task.generator
+
+    class Watched(Knowing):
+        def __call__(self, latents, timestep, **conditions):
+            seen.append((timestep, latents))
+            return super().__call__(latents, timestep, **conditions)
+
+    for first in range(0, 40, 2):
+        clips = replace(batch, seeds=(first, first + 1))
+        generator._unet = Watched(generator.schedule, other)
+        generator(clips, [[0, 1, 2, 3]] * 2, torch.tensor([100, 100]), Draws(clips.seeds))
+    assert [int(times[0]) for times, _ in seen] == [999, 100] * 20
+    signal = generator.schedule.signal(torch.tensor([100, 100]), other)
+    after = torch.stack([latents for _, latents in seen[1::2]])
+    near_guess = (after - signal * other).square().mean((2, 3, 4, 5)) < (after.square().mean((2, 3, 4, 5)))
+    assert 12 <= int(near_guess.sum()) <= 28  # about half of 40
+
+
 def test_the_truth_is_put_over_any_background_as_if_photographed_there(batch):
     task = made(TRUE)
     green = torch.tensor([0.1, 0.8, 0.3])
