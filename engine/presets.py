@@ -36,6 +36,12 @@ class Effort:
     """Voxels along the mesh's longest side."""
     faces: int = 24_000
     """Triangles of the mesh, about."""
+    agreement_voxels: float = 2.0
+    """Of the mesh, see MeshSettings; views that a small network guessed agree less."""
+    free_views: int = 2
+    """Likewise."""
+    smoothing_steps: int = 6
+    """Taubin steps of the mesh."""
     texture_size: int = 1024
     """Side of the texture in pixels."""
     turntable_frames: int = 96
@@ -62,9 +68,15 @@ class Preset:
     """Folder of its own weights for each source, below engine/checkpoints/mini."""
 
 
-MINI_EFFORT = Effort(400, 20_000, 1, 64, 128, 10_000, 512, 48)
+MINI_EFFORT = Effort(
+    iterations=400, max_gaussians=20_000, sh_degree=1, hull_cells=64, resolution=128, faces=10_000,
+    agreement_voxels=3.0, free_views=6, smoothing_steps=20, texture_size=512, turntable_frames=48,
+)  # fmt: skip
 TINY_VIEWS = KnownViews((24,), 39.6, 2.0, (1.5, 2.5), 15.0, (-30.0, 60.0))
-TINY_EFFORT = Effort(40, 4000, 0, 32, 32, 1000, 128, 24)
+TINY_EFFORT = Effort(
+    iterations=40, max_gaussians=4000, sh_degree=0, hull_cells=32, resolution=32, faces=1000, texture_size=128,
+    turntable_frames=24,
+)  # fmt: skip
 
 PRESETS: Mapping[str, Preset] = {
     preset.name: preset

@@ -129,7 +129,11 @@ def mesh_from_splats(
     """Return the surface, without texture, that the splats' depth shows inside the views' outlines."""
     with torch.no_grad():
         depth_m = render(splats, views.orbit.cameras).depth_m.numpy()
-    forgiving = replace(settings, agreement_voxels=FROM_SPLATS.agreement_voxels, free_views=FROM_SPLATS.free_views)
+    forgiving = replace(
+        settings,
+        agreement_voxels=max(settings.agreement_voxels, FROM_SPLATS.agreement_voxels),
+        free_views=max(settings.free_views, FROM_SPLATS.free_views),
+    )
     depth_m = np.where(views.rgba[..., 3] > 0, depth_m, 0)
     alpha = views.rgba[..., 3].astype(np.float32) / 255
     return mesh_from_depth(views.orbit, depth_m, alpha, settings=forgiving, progress=progress)

@@ -56,7 +56,8 @@ class Work:
 
         return MeshSettings(
             resolution=_own(self.resolution, effort.resolution), target_faces=_own(self.faces, effort.faces),
-            texture_size=_own(self.texture_size, effort.texture_size), threads=threads,
+            texture_size=_own(self.texture_size, effort.texture_size), agreement_voxels=effort.agreement_voxels,
+            free_views=effort.free_views, smoothing_steps=effort.smoothing_steps, threads=threads,
         )  # fmt: skip
 
 

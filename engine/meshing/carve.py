@@ -159,7 +159,8 @@ def _sheet(
 @no_type_check  # jaxtyping would wrap what numba compiles
 def _carve(
     origin: Array, voxel: float, shape: Any, T: Array, focal: float, cu: float, cv: float, silhouette: Array,
-    depth: Array, planes: Array, cosine: Array, trunc: float, agreement: float, free_views: int, thinnest: float,
+    depth: Array, planes: Array, cosine: Array, trunc: float, agreement: float, free_views: int, first_is_sure: bool,
+    thinnest: float,
 ) -> Any:  # fmt: skip
     n = len(depth)
     distance = np.full(shape, trunc, np.float32)
@@ -177,7 +178,7 @@ def _carve(
                         point, T[i], focal, cu, cv, silhouette[i], depth[i], planes[i], cosine[i], trunc
                     )
                     if value >= trunc:
-                        free += 1
+                        free += free_views + EDGE_ON_VIEWS if first_is_sure and i == 0 else 1
                         if free >= free_views + EDGE_ON_VIEWS:
                             break
                         continue
@@ -228,6 +229,6 @@ def carve(fields: ViewFields, settings: MeshSettings) -> Volume:
     distance, seen_by = _carve(
         low, voxel, shape, fields.T_camera_world, fields.focal_px, *fields.principal_px, fields.silhouette_px,
         fields.depth_m, fields.planes, fields.cosine, settings.truncation_voxels * voxel,
-        settings.agreement_voxels * voxel, settings.free_views, settings.thinnest_voxels,
+        settings.agreement_voxels * voxel, settings.free_views, settings.first_is_sure, settings.thinnest_voxels,
     )  # fmt: skip
     return Volume(low, voxel, distance, seen_by, seen_low, seen_high)

@@ -37,8 +37,16 @@ class MeshSettings:
     """Texels that are painted around every UV island."""
     sharpness: float = 6.0
     """Views are blended with weights cos(angle) ** sharpness: higher is crisper, lower hides seams."""
+    first_view_weight: float = 1.0
+    """How much more than the others the first view paints; above 1 what it sees through is empty whatever others say: a
+    picture that was given is surer than generated views."""
     threads: int = 4
     """CPU threads."""
+
+    @property
+    def first_is_sure(self) -> bool:
+        """Whether the first view alone empties what it sees through."""
+        return self.first_view_weight > 1
 
 
 FROM_SPLATS = MeshSettings(agreement_voxels=2.0, free_views=2)

@@ -111,7 +111,7 @@ def edge_weight(depth_m: Float[np.ndarray, "n H W"], alpha: Float[np.ndarray, "n
 @no_type_check  # jaxtyping would wrap what numba compiles
 def _blend(
     point: Array, normal: Array, T: Array, centre: Array, focal: float, cu: float, cv: float, rgba: Array,
-    depth: Array, edge: Array, scale: int, sharpness: float, tolerance: float, facing_min: float,
+    depth: Array, edge: Array, scale: int, sharpness: float, first_weight: float, tolerance: float, facing_min: float,
     colour: Array, total: Array,
 ) -> None:  # fmt: skip
     n, h, w = edge.shape
@@ -152,7 +152,7 @@ def _blend(
             if covered > 0.3:
                 for c in range(3):
                     sampled[i, c] /= covered
-                weight[i] = facing**sharpness * trust * covered
+                weight[i] = facing**sharpness * trust * covered * (first_weight if i == 0 else 1.0)
         # the two best views, each above the third best: sharp, and still continuous where they change places
         first = second = third = 0.0
         for i in range(n):
@@ -174,7 +174,7 @@ def _blend(
 
 
 def blend_views(
-    texels: Texels, mesh: MeshArrays, orbit: Orbit, rgba: UInt8[np.ndarray, "n h w 4"], sharpness: float
+    texels: Texels, mesh: MeshArrays, orbit: Orbit, rgba: UInt8[np.ndarray, "n h w 4"], settings: MeshSettings
 ) -> tuple[Float[np.ndarray, "m 3"], Bool[np.ndarray, " m"]]:
     """Return each texel's colour (0 to 255) from the views that see it, and whether any did."""
     fine = orbit.resized(VISIBILITY_SCALE * orbit.width, VISIBILITY_SCALE * orbit.height)
@@ -185,7 +185,7 @@ def blend_views(
     centre = np.ascontiguousarray(orbit.T_world_camera[:, :3, 3])
     _blend(
         texels.point, texels.normal, T, centre, orbit.focal_px, *orbit.principal_px, np.ascontiguousarray(rgba), depth,
-        edge, VISIBILITY_SCALE, sharpness, TOLERANCE_M, FACING_MIN, colour, total,
+        edge, VISIBILITY_SCALE, settings.sharpness, settings.first_view_weight, TOLERANCE_M, FACING_MIN, colour, total,
     )  # fmt: skip
     return colour, total > 0
 
@@ -234,7 +234,7 @@ def texture_from_views(
         mesh: closed or not, metres, our world.
         orbit: the cameras, one for each view.
         rgba: sRGB, straight alpha.
-        settings: texture_size, padding_px, sharpness and threads are read.
+        settings: texture_size, padding_px, sharpness, first_view_weight and threads are read.
         progress: called with a stage and the share done.
 
     Returns:
@@ -253,7 +253,7 @@ def texture_from_views(
     uv = unwrap(mesh, settings)
     report("texture", 0.5)
     texels = chart_texels(mesh, uv, settings.texture_size)
-    colour, seen = blend_views(texels, mesh, orbit, rgba, settings.sharpness)
+    colour, seen = blend_views(texels, mesh, orbit, rgba, settings)
     if not seen.any():
         raise MeshingError("no view sees the mesh: do the poses fit it, and is alpha above 0?")
     report("fill", 0.8)

@@ -70,6 +70,7 @@ def alpha_from_background(
     views: UInt8[np.ndarray, "n h w 3"],
     background: tuple[int, int, int],
     *,
+    edge_px: float = EDGE_PX,
     hint: Float[np.ndarray, "n h w"] | None = None,
 ) -> UInt8[np.ndarray, "n h w 4"]:
     """Find the object in views over one flat colour.
@@ -77,6 +78,7 @@ def alpha_from_background(
     Args:
         views: sRGB, the object over the background, with a decoder's noise.
         background: its sRGB colour, 0 to 255; each view may be some levels off.
+        edge_px: width of an edge from background to full colour; of views that are blurred, that of the blur.
         hint: alpha in [0, 1] from elsewhere, such as rendered splats: decides where the colour cannot, that is for
             parts in the background's colour and for holes.
 
@@ -86,7 +88,9 @@ def alpha_from_background(
     """
     level = np.asarray(background, np.float32)
     hints = [None] * len(views) if hint is None else list(hint)
-    cut = [cut_out(view.astype(np.float32), level, hint=h) for view, h in zip(views, hints, strict=True)]
+    cut = [
+        cut_out(view.astype(np.float32), level, edge_px=edge_px, hint=h) for view, h in zip(views, hints, strict=True)
+    ]
     return np.stack(cut) if cut else np.zeros((0, *views.shape[1:3], 4), np.uint8)
 
 

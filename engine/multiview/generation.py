@@ -14,6 +14,8 @@ from engine.geometry import Orbit
 from engine.multiview.denoiser import OnStep, Step
 from engine.multiview.foreground import alpha_from_background, grey_colour
 from engine.multiview.networks.latents import LatentCodec
+from engine.multiview.pictures import Framed
+from engine.multiview.settings import Hi3DSettings, VideoMVSettings
 from engine.splats import Gaussians
 
 
@@ -64,10 +66,27 @@ def reporter(stage: str, codec: LatentCodec, on_progress: OnProgress) -> OnStep:
 
 
 def generated(
-    uid: str, orbit: Orbit, pictures: Float[Tensor, "n 3 h w"], background: float, record: Mapping[str, Any]
+    uid: str,
+    orbit: Orbit,
+    pictures: Float[Tensor, "n 3 h w"],
+    settings: VideoMVSettings | Hi3DSettings,
+    record: Mapping[str, Any],
+    given: Framed | None = None,
 ) -> OrbitImages:
-    """Return an orbit of views in [-1, 1], the grey background taken away; the record says what made them."""
-    rgba = alpha_from_background(as_bytes(pictures), grey_colour(background))
+    """Return an orbit of views with the grey background taken away.
+
+    Args:
+        uid: its name.
+        orbit: its cameras.
+        pictures: as a network made them, in [-1, 1].
+        settings: what the background is, how wide edges are, and whether the first view is replaced.
+        record: what made them.
+        given: the picture that the first view shows; replaces it where the settings say so, unless its own background
+            is unknown (all of it is opaque).
+    """
+    rgba = alpha_from_background(as_bytes(pictures), grey_colour(settings.background), edge_px=settings.edge_px)
+    if settings.keeps_picture and given is not None and not given.rgba[..., 3].all():
+        rgba[0] = given.rgba
     return OrbitImages(
         uid=uid, orbit=orbit, rgba=rgba, caption=record.get("prompt") or "", seed=record["seed"],
         renderer={"generator": dict(record)}, source="generated",

@@ -36,7 +36,7 @@ from engine.multiview.hi3d_conditions import (
 from engine.multiview.networks.latents import LatentCodec
 from engine.multiview.networks.orbit_video import SINUSOID_WIDTH
 from engine.multiview.orbits import OrbitRequest, orbit_for
-from engine.multiview.pictures import Hi3DFraming, Picture, ensure_alpha, hi3d_framing
+from engine.multiview.pictures import Framed, Hi3DFraming, Picture, ensure_alpha, hi3d_framing
 from engine.multiview.schedules import draw_noise, normal_like
 from engine.multiview.settings import Hi3DSettings, Sampling
 
@@ -108,7 +108,8 @@ class Hi3DPipeline(Components):
             "refined": refined, "elevation_deg": run.elevation_deg, "aesthetic": run.aesthetic,
             "sampling": asdict(sampling),
         }  # fmt: skip
-        return Generation(generated(uid, cameras, views, settings.background, record), None, record)
+        given = run.framed(size_px, "released_stage2" if refined else "released_stage1")
+        return Generation(generated(uid, cameras, views, settings, record, given), None, record)
 
 
 class _Run:
@@ -135,7 +136,7 @@ class _Run:
     def first_stage(self) -> Float[Tensor, "n 3 h w"]:
         """Return 16 views in [-1, 1] (section 4.2)."""
         self.on_progress(GenerationProgress("encode", 0, 1))
-        image = self._framed(self.settings.size_px, "released_stage1")
+        image = self._shown(self.framed(self.settings.size_px, "released_stage1"))
         generator = torch.Generator().manual_seed(self.seed + SEED_OF_CONDITION)
         conditions = first_stage_conditions(
             image, normal_like(image, generator), self._augmentation(), views=self.views,
@@ -149,7 +150,7 @@ class _Run:
 
     def second_stage(self, views: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n 3 H W"]:
         """Return the views refined (section 4.3; the mixing of low-resolution latents is the release's)."""
-        image = self._framed(self.settings.refined_px, "released_stage2")
+        image = self._shown(self.framed(self.settings.refined_px, "released_stage2"))
         low = low_quality_views(views[None], image)
         generator = torch.Generator().manual_seed(self.seed + SEED_OF_ENCODING)
         noise = normal_like(low, generator)
@@ -165,10 +166,13 @@ class _Run:
         guidance = self.settings.refined_guidance
         return self._decoded(self._sample(self.pipeline.refiner, conditions, start, guidance, "refine", injection))
 
-    def _framed(self, size: int, as_released: Hi3DFraming) -> Float[Tensor, "1 3 h w"]:
+    def framed(self, size: int, as_released: Hi3DFraming) -> Framed:
+        """Return the picture as a stage is shown it."""
         asked = self.sampling.framing
-        framing: Hi3DFraming = as_released if asked == "released" else asked
-        return as_tensor(hi3d_framing(self.picture, size, framing).rgb).to(self.pipeline.device)[None]
+        return hi3d_framing(self.picture, size, as_released if asked == "released" else asked)
+
+    def _shown(self, framed: Framed) -> Float[Tensor, "1 3 h w"]:
+        return as_tensor(framed.rgb).to(self.pipeline.device)[None]
 
     def _score(self, image: Float[Tensor, "1 3 h w"]) -> Float[Tensor, " 1"] | None:
         if not self.pipeline._scored:

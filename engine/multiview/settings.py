@@ -47,6 +47,11 @@ class VideoMVSettings:
     """Default share of the steps before the first refinement."""
     refine_every: int = 10
     """Default number of steps from one refinement to the next."""
+    edge_px: float = 3.0
+    """Width of the edges in its views, from background to full colour: antialiasing and a decoder's blur; those of a small
+    network, which is not sure where the object ends, are wider."""
+    keeps_picture: bool = False
+    """The first view becomes the given picture itself, which its camera sees; not so in the release."""
 
 
 VIDEOMV_TEXT = VideoMVSettings(
@@ -76,6 +81,8 @@ MINI_TEXT = VideoMVSettings(
     guidance_scale=3.0,
     prompt_suffix="",
     refinement_background=1.0,
+    edge_px=14.0,
+    keeps_picture=True,
 )
 """Our own small weights from text. White and v, unlike the release: they begin as a copy of those from pictures."""
 MINI_PICTURE = replace(
@@ -115,11 +122,17 @@ class Hi3DSettings:
     """Smallest and largest noise level of the EDM schedule."""
     refiner_depth: bool = True
     """Second stage: told the views' depth; False: zeros in its place, as its weights were trained (the paper's Table 3)."""
+    edge_px: float = 3.0
+    """Width of the edges in its views, from background to full colour: antialiasing and a decoder's blur; those of a small
+    network, which is not sure where the object ends, are wider."""
+    keeps_picture: bool = False
+    """The first view becomes the given picture itself, which its camera sees; not so in the release."""
 
 
 MINI_HI3D = Hi3DSettings(
-    size_px=128, refined_px=256, latent_scaling=1.0, guidance=(1.0, 1.0), refined_guidance=(1.0, 1.0), steps=12
-)
+    size_px=128, refined_px=256, latent_scaling=1.0, guidance=(1.0, 1.0), refined_guidance=(1.0, 1.0), steps=12,
+    keeps_picture=True,
+)  # fmt: skip
 """Our own small weights: they guess too little for guidance to help."""
 RefinementChoice = Literal["off", "both", "conditional"]
 

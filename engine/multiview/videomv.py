@@ -104,7 +104,8 @@ class VideoMVPipeline(Components):
         # The network is told the orbit from azimuth 0 on: made anew, another start changes no bit of its pictures.
         from_front = replace(request, start_azimuth_deg=0.0) if settings.kind == "picture" else request
         orbit_told = orbit_for(from_front, settings.views, settings.size_px)
-        told, told_nothing = self._conditions(self._framed(picture, sampling), prompt, orbit_told, codec, seed)
+        framed = self._framed(picture, sampling)
+        told, told_nothing = self._conditions(framed, prompt, orbit_told, codec, seed)
         guided = Guided(self.unet, told, told_nothing, batched=sampling.batched_guidance, dtype=self.dtype)
         on_progress(GenerationProgress("encode", 1, 1))
         plan = self._plan(cameras, codec, sampling, seed)
@@ -123,7 +124,7 @@ class VideoMVPipeline(Components):
             "system": self.system, "kind": settings.kind, "prompt": prompt, "seed": seed, "steps": self._steps(sampling),
             "guidance_scale": scale, "refined_steps": sorted(plan.steps) if plan else [], "sampling": asdict(sampling),
         }  # fmt: skip
-        images = generated(uid, cameras, pictures, settings.background, record)
+        images = generated(uid, cameras, pictures, settings, record, framed)
         on_progress(GenerationProgress("decode", 1, 1))
         return Generation(images, gaussians, record)
 

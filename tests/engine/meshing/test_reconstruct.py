@@ -52,6 +52,23 @@ def test_the_seen_part_of_a_sphere_is_right_below_the_voxel(meshes) -> None:
     assert -0.5 <= points[:, 2].min() <= -0.41
 
 
+def test_what_a_surer_first_view_sees_through_is_empty(scenes) -> None:
+    """Its outline is half as wide as the others say: so is the ball, although one view alone is not believed."""
+    s = scenes["sphere"]
+    alpha, depth = s.alpha.copy(), s.depth_m.copy()
+    alpha[0, :, : alpha.shape[2] // 2] = 0
+    depth[0, :, : alpha.shape[2] // 2] = 0
+    forgiving = replace(SETTINGS, free_views=4, fill=0.0)
+    left = s.orbit.T_world_camera[0, :3, 0]
+    reach = {}
+    for weight in (1.0, 10.0):
+        settings = replace(forgiving, first_view_weight=weight)
+        points = samples(mesh_from_depth(s.orbit, depth, alpha, settings=settings))
+        reach[weight] = float((points @ -left).max())
+    assert reach[1.0] > 0.45
+    assert reach[10.0] < 0.1
+
+
 def test_a_box_gets_a_flat_bottom_where_its_sides_end(meshes) -> None:
     mesh = as_trimesh(meshes["box"])
     # corners and edges are rounded by about half a voxel: 3 percent of this box's volume a voxel of its surface

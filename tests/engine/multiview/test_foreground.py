@@ -79,6 +79,17 @@ def test_noise_and_blur_of_a_decoder(background, rng):
         assert (found[found[..., 3] == 0] == 0).all()
 
 
+def test_a_blurred_object_is_no_fatter_than_before_it_was_blurred():
+    """A network that is not sure where the object ends blurs it: half-way through the blur is its edge."""
+    truth = mug()
+    blurred = ndimage.gaussian_filter(compose(truth, WHITE), (5, 5, 0))
+    wide, narrow = (alpha_from_background(blurred[None], WHITE, edge_px=edge)[0] for edge in (14.0, 3.0))
+    area = [float((found[..., 3] > 127).sum() / (truth[..., 3] > 127).sum()) for found in (wide, narrow)]
+    assert area[0] == pytest.approx(1, abs=0.1)
+    assert area[1] > 1.2
+    assert iou(wide, truth) > iou(narrow, truth) + 0.1
+
+
 def test_no_fringe_of_the_background_is_left(rng):
     """A dark object from white: on black, nothing along its edge may be brighter than the object."""
     truth = mug()

@@ -12,7 +12,7 @@ from engine.multiview.generation import GenerationProgress
 from engine.multiview.hi3d import Hi3DPipeline
 from engine.multiview.networks.orbit_video import OrbitVideoUNet, conditioning_vector
 from engine.multiview.orbits import OrbitRequest
-from engine.multiview.pictures import Picture
+from engine.multiview.pictures import Picture, hi3d_framing
 from engine.multiview.random_weights import random_hi3d
 from engine.multiview.settings import Sampling
 from engine.multiview.sizes import TINY_VIDEO_UNET
@@ -77,6 +77,13 @@ def test_what_the_stages_are_told(hi3d: Hi3DPipeline, picture_of_ball: Picture) 
     depth = second.told[0]["concatenated"][1][:, :9]
     assert (float(depth.min()), float(depth.max())) == (0.0, 1.0)
     assert (depth.flatten(1).amax(1) == 1).all()
+
+
+def test_the_first_view_is_the_picture_where_the_weights_say_so(hi3d: Hi3DPipeline, picture_of_ball: Picture) -> None:
+    keeping = Hi3DPipeline(replace(hi3d.settings, keeps_picture=True), hi3d.components)
+    made, other = (pipeline(picture=picture_of_ball, sampling=FAST).images.rgba for pipeline in (keeping, hi3d))
+    np.testing.assert_array_equal(made[0], hi3d_framing(picture_of_ball, 128).rgba)
+    np.testing.assert_array_equal(made[1:], other[1:])
 
 
 def test_without_a_refiner_the_first_stage_is_the_result(hi3d: Hi3DPipeline, picture_of_ball: Picture) -> None:

@@ -129,6 +129,21 @@ def test_another_start_turns_the_orbit_of_a_picture_but_not_what_its_network_is_
     assert torch.equal(network.told[0]["cameras"], network.told[2]["cameras"])
 
 
+def test_the_first_view_is_the_picture_where_the_weights_say_so(
+    from_picture: VideoMVPipeline, picture_of_ball: Picture
+) -> None:
+    keeping = VideoMVPipeline(replace(from_picture.settings, keeps_picture=True), from_picture.components)
+    made, other = (pipeline(picture=picture_of_ball, sampling=FAST).images.rgba for pipeline in (keeping, from_picture))
+    framed = keeping._framed(picture_of_ball, FAST)
+    assert framed is not None
+    np.testing.assert_array_equal(made[0], framed.rgba)
+    assert (other[0] != framed.rgba).any()
+    np.testing.assert_array_equal(made[1:], other[1:])
+    opaque = Picture(np.full((40, 40, 4), 255, np.uint8))
+    kept = keeping(picture=opaque, sampling=replace(FAST, framing="kept")).images.rgba
+    assert not (kept[0] == 255).all()  # where its object ends it does not say
+
+
 def test_branches_apart_give_the_batched_result(from_picture: VideoMVPipeline, picture_of_ball: Picture) -> None:
     together = from_picture(picture=picture_of_ball, sampling=FAST)
     apart = from_picture(picture=picture_of_ball, sampling=replace(FAST, batched_guidance=False))
