@@ -24,7 +24,7 @@ endif
 # The interpreter beneath, should `python3.11` be that of this very .venv or of another; fails if it is no 3.11.
 BASE_PYTHON := import sys; print(sys._base_executable); sys.exit(sys.version_info[:2] != (3, 11))
 
-.PHONY: help setup demo demo-farm test test-fast lint train-mini gpu-check bench clean
+.PHONY: help setup demo demo-text demo-farm test test-fast lint train-mini gpu-check bench clean
 .DEFAULT_GOAL := help
 
 help: ## List the targets
@@ -65,6 +65,12 @@ demo: $(READY) ## From nothing to a Blender scene: a picture becomes views, spla
 	python -m blender_addon.headless outputs/demo/lighthouse --scene outputs/demo/scene.blend --preview outputs/demo/preview.png
 	turntable summary outputs/demo/lighthouse
 
+demo-text: $(READY) ## The same from a sentence: make demo-text TEXT="a wooden chair"
+	turntable generate --text "$(TEXT)" --preset mini --elevation-deg 15 --out outputs/demo-text/result
+	python -m blender_addon.headless outputs/demo-text/result --scene outputs/demo-text/scene.blend \
+	    --preview outputs/demo-text/preview.png
+	turntable summary outputs/demo-text/result
+
 demo-farm: $(READY) ## From a known object: render its orbit, reconstruct it, measure it, import it (minutes on a CPU)
 	turntable-farm example --out outputs/demo-farm/lighthouse.glb
 	turntable-farm render outputs/demo-farm/lighthouse.glb --orbit ring24 --size 256 --out outputs/demo-farm/orbit
@@ -89,6 +95,7 @@ lint: $(READY) ## ruff, mypy and the import rules
 	$(PY) -m mypy
 	lint-imports
 
+TEXT ?= a wooden barrel
 STAGE ?= image
 MINUTES ?= 25
 DATA ?= ../shared/data/orbits128

@@ -87,7 +87,7 @@ class Generate:
     out: Path
     """The result folder."""
     preset: str
-    """mini, from a picture, comes with its weights, for a CPU (those of mini from a sentence and of mini-hi3d are still to be
+    """mini comes with its weights, for a CPU (from a sentence they make rough shapes; those of mini-hi3d are still to be
     trained); videomv-text, videomv-image and hi3d take --weights; tiny and tiny-hi3d have random ones, for tests."""
     image: Unset[Path] = None
     """A picture of one object: transparent, before a plain background, or any with the extra `matting`."""
