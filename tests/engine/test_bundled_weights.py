@@ -48,7 +48,7 @@ def test_they_load_and_were_measured(name: str, source: str) -> None:
 
 @pytest.mark.slow
 def test_a_picture_becomes_an_orbit_of_its_object() -> None:
-    """The first view is the picture, the second looks like it, and the object stands in all views: more than noise or an empty frame would do."""
+    """The first view is the picture, the second looks like it, and the object stands in all views."""
     truth = photographed("blobs", RING24.orbit(15.0, 128, 128), 3)
     folder = weights_for(PRESETS["mini"], "picture", None)
     pipeline = load_pipeline(PRESETS["mini"], "picture", folder, dtype=torch.float32, device="cpu")

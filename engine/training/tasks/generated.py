@@ -22,7 +22,7 @@ from engine.training.types import Batch, Draws
 
 
 class OneStep:
-    """A frozen VideoMV that is asked once. Dropout is off, unlike in the release, whose frozen network kept it on."""
+    """A frozen VideoMV that is asked once, or twice where it works on from its own guess. Dropout is off, unlike in the release, whose frozen network kept it on."""
 
     def __init__(
         self, components: Mapping[str, Any], settings: VideoMVSettings, latents: LatentCache, guessed: float = 0.0
@@ -61,12 +61,15 @@ class OneStep:
         return ((self._codec.decode(few).float() + 1) / 2).clamp(0, 1)
 
     def _told(self, batch: Batch, moments: tuple[Tensor, Tensor], draws: Draws) -> Mapping[str, Tensor]:
-        dtype = next(self.networks["unet"].parameters()).dtype  # it may be kept in half precision
         return {
-            name: value.to(dtype) if value.is_floating_point() else value
+            name: value.to(self._dtype) if value.is_floating_point() else value
             for name, value in self.told.whole(batch, moments, draws).items()
         }
 
     def _predicted(self, noisy: Tensor, times: Tensor, told: Mapping[str, Tensor]) -> Tensor:
-        dtype = next(self.networks["unet"].parameters()).dtype
-        return self.schedule.x0(noisy, self._unet(noisy.to(dtype), times.float(), **told).float(), times)
+        return self.schedule.x0(noisy, self._unet(noisy.to(self._dtype), times.float(), **told).float(), times)
+
+    @property
+    def _dtype(self) -> torch.dtype:
+        """Of the U-Net, which may be kept in half precision."""
+        return next(self.networks["unet"].parameters()).dtype
