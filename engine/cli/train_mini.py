@@ -25,6 +25,7 @@ StageName = Literal[
     "text",
     "reconstructor",
     "depth",
+    "expectation-hi3d",
     "hi3d-base",
     "hi3d-refiner",
 ]
@@ -90,7 +91,7 @@ class TrainMini:
             self._begin_anew(run)
             start_folder(stage, start, tree)
         processes = self._processes(stage)
-        train = self._train(stage, run, start, decoder_only, processes)
+        train = self._train(stage, run, tree, start, decoder_only, processes)
         if processes == 1:
             train.perform()
         else:
@@ -133,7 +134,7 @@ class TrainMini:
         shards = find_shards([str(self.data / f"{orbit}-val-*.tar")])
         return loader(recipe_named(recipe, "mini").data, shards, batch_size=4, seed=0, endless=False)
 
-    def _train(self, stage: "Stage", run: Path, start: Path, decoder_only: bool, processes: int) -> Train:
+    def _train(self, stage: "Stage", run: Path, tree: Path, start: Path, decoder_only: bool, processes: int) -> Train:
         return Train(
             recipe=stage.recipe,
             out=run,
@@ -143,6 +144,7 @@ class TrainMini:
             ),
             size="mini",
             weights=start,
+            part=tuple(f"{name}={tree / place}" for name, place in stage.parts.items()),
             cache=self.out / "cache" if "vae" in stage.needs else None,
             learning=Learning(minutes=self.minutes, decoder_only=decoder_only),
             keeping=Keeping(checkpoint_every=500, validate_every=500),

@@ -68,6 +68,8 @@ class Stage:
     """The picture network's folder, where a U-Net begins with what that one has learned; see `begun`."""
     settings: VideoMVSettings | Hi3DSettings = MINI_PICTURE
     """What the networks that it starts from are trained for."""
+    parts: Mapping[str, str] = field(default_factory=dict)
+    """Name of a whole pipeline that runs along -> its folder in the tree."""
 
 
 STAGES: Mapping[str, Stage] = {
@@ -90,6 +92,9 @@ STAGES: Mapping[str, Stage] = {
         {"vae": "vae", "unet": "image-unet", "image_encoder": "image-encoder", "text_encoder": "empty-text"},
     ),
     "depth": Stage("depth", "ring*", {"depth": "depth"}, settings=MINI_HI3D),
+    "expectation-hi3d": Stage(
+        "expectation-hi3d", "ring16", {"unet": "hi3d-unet"}, {"vae": "vae"}, "image-unet", MINI_HI3D
+    ),
     "hi3d-base": Stage(
         "hi3d-base", "ring16", {"unet": "hi3d-unet", "image_encoder": "hi3d-encoder"}, {"vae": "vae"}, "image-unet",
         MINI_HI3D,
@@ -97,6 +102,7 @@ STAGES: Mapping[str, Stage] = {
     "hi3d-refiner": Stage(
         "hi3d-refiner", "ring16", {"refiner": "hi3d-refiner"},
         {"vae": "vae", "image_encoder": "hi3d-encoder", "depth": "depth"}, settings=MINI_HI3D,
+        parts={"stage_one": "hi3d"},
     ),
 }  # fmt: skip
 """By the name that is typed, in the order in which they are trained."""

@@ -14,6 +14,7 @@ RecipeName = Literal[
     "depth",
     "expectation-image",
     "expectation-text",
+    "expectation-hi3d",
 ]
 """What can be trained; expectations are a part of small networks alone."""
 Size = Literal["full", "mini", "tiny"]

@@ -1,6 +1,7 @@
 """Hi3D's recipes: both stages and the depth network between them, as published and tiny. Plain data."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from engine.multiview.settings import Hi3DSettings
@@ -151,6 +152,11 @@ TINY_SYSTEM = Hi3DSettings(size_px=64, refined_px=128, steps=3)
 TINY_SOURCES = ("small enough for tests, nothing else",)
 TINY_STEPS = Optimisation(steps=20, batch_size=2, learning_rate=2e-3, precision="no")
 
+TINY_BASE = BaseSettings(
+    system=TINY_SYSTEM, unet=TINY_VIDEO_UNET, vae=tiny_vae(4), image_encoder=TINY_ENCODER, aesthetic=TINY_SCORER,
+    preview_steps=3,
+)  # fmt: skip
+
 TINY = (
     Recipe(
         name="hi3d-base",
@@ -159,10 +165,16 @@ TINY = (
         data=DataPlan(orbit="ring16", views=16, size_px=64),
         optimisation=TINY_STEPS,
         sources=TINY_SOURCES,
-        task=BaseSettings(
-            system=TINY_SYSTEM, unet=TINY_VIDEO_UNET, vae=tiny_vae(4), image_encoder=TINY_ENCODER, aesthetic=TINY_SCORER,
-            preview_steps=3,
-        ),
+        task=TINY_BASE,
+    ),
+    Recipe(
+        name="expectation-hi3d",
+        size="tiny",
+        summary="what a picture lets expect of its views, for tests",
+        data=DataPlan(orbit="ring16", views=16, size_px=64),
+        optimisation=TINY_STEPS,
+        sources=TINY_SOURCES,
+        task=replace(TINY_BASE, unet={**TINY_VIDEO_UNET, "prior": (0.75, 0.5), "prior_pictures": 16}),
     ),
     Recipe(
         name="hi3d-refiner",

@@ -17,6 +17,7 @@ MODULES: Mapping[str, tuple[str, tuple[str, ...]]] = {
     "vae": ("vae", ("perceptual",)),
     "expectation-image": ("expectation", ("cache",)),
     "expectation-text": ("expectation", ("cache",)),
+    "expectation-hi3d": ("expectation", ("cache",)),
     "hi3d-base": ("base", ("cache",)),
     "hi3d-refiner": ("refiner", ("cache",)),
     "depth": ("depth", ()),

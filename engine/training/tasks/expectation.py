@@ -1,4 +1,4 @@
-"""expectation-image, expectation-text: what the denoiser works on from, learned before it.
+"""expectation-image, expectation-text, expectation-hi3d: what the denoiser works on from, learned before it.
 
     first view --VAE--> latents ----\\
                                      Expectation--> expected latents <--weighted error--> latents of all views
@@ -9,8 +9,8 @@ It is a regression without noise or time, a four-hundredth of a denoising step's
 """
 
 from collections.abc import Mapping
-from dataclasses import replace
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -23,9 +23,13 @@ from engine.multiview.conditions import cameras_told
 from engine.multiview.networks.cameras import azimuth_of
 from engine.multiview.networks.encoders import TextEncoder
 from engine.multiview.networks.latents import LatentCodec
+from engine.multiview.networks.orbit_video import OrbitVideoUNet
 from engine.multiview.networks.prior import Expectation
+from engine.multiview.settings import Hi3DSettings, VideoMVSettings
 from engine.training.latents import LatentCache
 from engine.training.tasks.components import Start, index_of, videomv_components
+from engine.training.tasks.hi3d_networks import system_of, taken_vae
+from engine.training.tasks.hi3d_settings import BaseSettings
 from engine.training.tasks.previews import at_rest, turntables
 from engine.training.tasks.settings import VideoMVTask
 from engine.training.tasks.videomv import with_scaling_of
@@ -55,17 +59,35 @@ class ExpectationStudent(nn.Module):
         return self.expectation(azimuth, given, text)
 
 
+@dataclass(frozen=True)
+class Rule:
+    """What the recipe of the denoiser says that counts for its expectation as well."""
+
+    system: Literal["videomv", "hi3d"]
+    """Whose denoiser."""
+    settings: VideoMVSettings | Hi3DSettings
+    """What its weights are trained for."""
+    kind: Literal["text", "picture"]
+    """Of the condition."""
+    visible: bool
+    """See `weighing.weighed`."""
+    alike: bool
+    """Likewise."""
+    drop: float
+    """Share of the sentences that become the negative one; a picture is always told (as in I2VGen-XL)."""
+
+
 class ExpectationLearning:
-    """The task of both recipes."""
+    """The task of all three recipes."""
 
     unused_parameters = False
 
-    def __init__(self, components: Mapping[str, Any], plan: VideoMVTask, latents: LatentCache) -> None:
+    def __init__(self, components: Mapping[str, Any], rule: Rule, latents: LatentCache) -> None:
         """Take the network whose expectation learns; the rest of it stays as it is.
 
         Args:
             components: unet, vae, and text_encoder where sentences are the condition.
-            plan: what learns and how.
+            rule: how it learns.
             latents: gives the clean latents.
 
         Raises:
@@ -74,7 +96,7 @@ class ExpectationLearning:
         unet = components["unet"]
         if unet.expectation is None:
             raise TrainingError("the U-Net has no prior to learn; set its `prior`, or train it without this recipe")
-        self.unet, self.plan, self.latents = unet.requires_grad_(False), plan, latents
+        self.unet, self.rule, self.latents = unet.requires_grad_(False), rule, latents
         self.text_encoder: TextEncoder | None = components.get("text_encoder")
         student = ExpectationStudent(unet.expectation, self.text_encoder).requires_grad_(True)
         self.student: nn.Module = student
@@ -82,7 +104,7 @@ class ExpectationLearning:
 
     def loss(self, student: nn.Module, batch: Batch, *, share: float) -> Losses:
         """Return the squared error of the expected latents, and what the variance lacks."""
-        return self._loss(student, batch, self.plan.drop)
+        return self._loss(student, batch, self.rule.drop)
 
     def measure(self, student: nn.Module, batch: Batch) -> Mapping[str, float]:
         """Return the error, and the PSNR of the decoded views but a given one."""
@@ -105,7 +127,7 @@ class ExpectationLearning:
 
     def index(self) -> WeightsIndex:
         """Return what is written beside them."""
-        return index_of("videomv", {**self.components(), **self.frozen}, plain(self.plan.settings))
+        return index_of(self.rule.system, {**self.components(), **self.frozen}, plain(self.rule.settings))
 
     def _loss(self, student: nn.Module, batch: Batch, drop: float) -> Losses:
         draws = Draws(batch.seeds, batch.pixels.device)
@@ -113,7 +135,7 @@ class ExpectationLearning:
         dropped = (draws.uniform() < drop).tolist()
         expected, variance = student(self._azimuth(batch), *self._condition(batch, x0[:, :1], dropped))
         error = (expected.float() - x0).square()
-        wrong = weighed(error, x0, self.latents, visible=self.plan.visible, alike=self.plan.alike).mean()
+        wrong = weighed(error, x0, self.latents, visible=self.rule.visible, alike=self.rule.alike).mean()
         found = error.detach().mean((2, 3, 4))
         likelihood = 0.5 * (found / variance + variance.log()).mean()
         return Losses(wrong + LIKELIHOOD_WEIGHT * likelihood, {"loss": wrong.detach(), "nll": likelihood.detach()})
@@ -121,10 +143,12 @@ class ExpectationLearning:
     def _condition(
         self, batch: Batch, first: Float[Tensor, "b 1 c h w"], dropped: list[bool]
     ) -> tuple[Float[Tensor, "b 1 c h w"], Int[Tensor, "b t"] | None]:
-        """A picture is always told (as in I2VGen-XL); a sentence that is dropped becomes the negative prompt."""
+        """Return what the network is told of the first view's scaled latents, or of a sentence, which may be dropped."""
+        if isinstance(self.rule.settings, Hi3DSettings):
+            return first / self.latents.codec.scaling, None
         if self.text_encoder is None:
             return first, None
-        negative = self.plan.settings.negative_prompt
+        negative = self.rule.settings.negative_prompt
         said = [negative if lost else caption for lost, caption in zip(dropped, batch.captions, strict=True)]
         return torch.zeros_like(first), self.text_encoder.tokens(said).to(first.device)
 
@@ -136,7 +160,7 @@ class ExpectationLearning:
     def _azimuth(self, batch: Batch) -> Float[Tensor, "b n"]:
         if batch.orbits is None:
             raise TrainingError(f"{batch.uids[0]}: is a 2D picture, an expectation is of orbits; leave --pictures")
-        return azimuth_of(cameras_told(batch.orbits, self.plan.settings.kind, batch.pixels.device))
+        return azimuth_of(cameras_told(batch.orbits, self.rule.kind, batch.pixels.device))
 
 
 def build(start: Start) -> ExpectationLearning:
@@ -146,9 +170,25 @@ def build(start: Start) -> ExpectationLearning:
         TrainingError: a component that must be pretrained is not given, or a U-Net without a prior.
         CheckpointError: weights that do not load.
     """
+    if isinstance(start.recipe.task, BaseSettings):
+        return _of_hi3d(start, start.recipe.task)
     plan = start.plan(VideoMVTask)
-    plan = replace(plan, settings=with_scaling_of(start, plan.settings))
-    told = ("text_encoder",) if plan.settings.kind == "text" else ()
-    components = videomv_components(start, plan.settings, plan.networks, plan.pretrained, ("unet", "vae", *told))
-    cache = LatentCache(LatentCodec(components["vae"], plan.settings.latent_scaling), start.cache)
-    return ExpectationLearning(components, plan, cache)
+    settings = with_scaling_of(start, plan.settings)
+    told = ("text_encoder",) if settings.kind == "text" else ()
+    components = videomv_components(start, settings, plan.networks, plan.pretrained, ("unet", "vae", *told))
+    rule = Rule("videomv", settings, settings.kind, plan.visible, plan.alike, plan.drop)
+    return _learning(start, components, rule)
+
+
+def _of_hi3d(start: Start, plan: BaseSettings) -> ExpectationLearning:
+    unet = start.component("unet", "OrbitVideoUNet", lambda: OrbitVideoUNet(**plan.unet), plan.pretrained)
+    components = {"unet": unet, "vae": taken_vae(start, plan.vae, plan.pretrained)}
+    rule = Rule(
+        "hi3d", system_of(start, plan.system), "picture", plan.diffusion.visible, plan.diffusion.alike, drop=0.0
+    )
+    return _learning(start, components, rule)
+
+
+def _learning(start: Start, components: Mapping[str, Any], rule: Rule) -> ExpectationLearning:
+    codec = LatentCodec(components["vae"], rule.settings.latent_scaling)
+    return ExpectationLearning(components, rule, LatentCache(codec, start.cache))

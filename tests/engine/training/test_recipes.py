@@ -35,6 +35,7 @@ def test_every_recipe_is_there_as_published_and_tiny(name):
         "vae",
         "expectation-image",
         "expectation-text",
+        "expectation-hi3d",
     ],
 )
 def test_a_tiny_recipe_makes_its_task(name):

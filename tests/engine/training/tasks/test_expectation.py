@@ -6,14 +6,16 @@ import pytest
 import torch
 
 from engine.errors import TrainingError
+from engine.geometry import RING16
 from engine.multiview.networks.image_orbit import ImageOrbitUNet
+from engine.multiview.networks.orbit_video import OrbitVideoUNet, _places
 from engine.training.recipes import recipe_named
 from engine.training.tasks.build import make_task
 from engine.training.tasks.expectation import ExpectationLearning
 from engine.training.types import Draws, Task
 from tests.engine.training.procedural import batch_of, orbit_of, picture_batch
 
-TINY, TINY_TEXT = (recipe_named(f"expectation-{told}", "tiny") for told in ("image", "text"))
+TINY, TINY_TEXT, TINY_HI3D = (recipe_named(f"expectation-{told}", "tiny") for told in ("image", "text", "hi3d"))
 
 
 @pytest.fixture
@@ -94,6 +96,23 @@ def test_a_dropped_sentence_is_the_negative_one(batch):
     dropped = task.loss(task.student, batch, share=0.0).parts["loss"]
     torch.testing.assert_close(dropped, torch.tensor(task.measure(task.student, said)["loss"]))
     assert float(dropped) != pytest.approx(task.measure(task.student, batch)["loss"], rel=1e-3)
+
+
+def test_the_first_stage_of_hi3d_expects_what_was_learned():
+    """The places that its U-Net tells the expectation are the azimuths of the cameras that it learned from."""
+    ring = RING16.orbit(10.0, 32, 32)
+    batch = batch_of(orbit=ring)
+    task = make_task(TINY_HI3D)
+    assert isinstance(task.unet, OrbitVideoUNet)
+    assert set(task.index().components) == {"unet", "vae"}
+    assert task.index().system == "hi3d"
+    turns = (task._azimuth(batch) - _places(torch.empty(2, 16, 1, 1, 1))) / (2 * torch.pi)
+    torch.testing.assert_close(turns, turns.round(), rtol=0, atol=1e-5)
+    task.student.eval()
+    losses = task.loss(task.student, batch, share=0.0)
+    x0 = task.latents.sampled(batch, Draws(batch.seeds))
+    given = x0[:, :1] / task.latents.codec.scaling  # Hi3D's condition is not scaled
+    torch.testing.assert_close(losses.parts["loss"], ((0.75 * given - x0) ** 2).mean())
 
 
 def test_what_works_on_from_there_neither_teaches_nor_disturbs_it(batch):

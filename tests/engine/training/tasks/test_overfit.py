@@ -75,7 +75,9 @@ def test_videomv_image():
     assert mean_loss(task, few) < before / 10
 
 
-@pytest.mark.parametrize(("name", "rate"), [("expectation-image", 3e-3), ("expectation-text", 1e-2)])
+@pytest.mark.parametrize(
+    ("name", "rate"), [("expectation-image", 3e-3), ("expectation-text", 1e-2), ("expectation-hi3d", 3e-3)]
+)
 def test_expectation(name, rate):
     """Nothing is drawn but the latents themselves: what is left is what dropping hides."""
     task, batch = make_task(recipe_named(name, "tiny")), two_objects()
