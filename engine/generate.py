@@ -10,7 +10,7 @@ loaded only if views have to be made.
 import logging
 import re
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -35,9 +35,6 @@ if TYPE_CHECKING:
 STAGES = ("picture", "views", "splats", "mesh", "turntable", "quality")
 GenerateStage = Literal["picture", "views", "splats", "mesh", "turntable", "quality"]
 PICTURE, FEED_FORWARD = "picture.png", "feed_forward.ply"
-GIVEN_VIEW_WEIGHT, GIVEN_VIEW_FITS = 10.0, 6
-"""Of the first view where it is the picture itself: it paints all that faces it by 45 degrees or less, empties what it sees
-through, and is fitted in a fifth of the steps."""
 MAX_UID = 60
 
 log = logging.getLogger(__name__)
@@ -121,19 +118,8 @@ def generate(
         check_reconstructor(preset, weights)
     if asked.image is not None:
         read_picture(asked.image)
-    if source == "picture" and trained.keeps_picture:
-        settings = replace(settings, reconstruct=trusting_the_first(settings.reconstruct))
     with open_result(out) as result:
         return _Generation(asked, preset, settings, weights, redo_from, progress or silent, result, source).run()
-
-
-def trusting_the_first(settings: ReconstructSettings) -> ReconstructSettings:
-    """Return settings for views of which the first is the given picture itself and the others were generated."""
-    return replace(
-        settings,
-        fit=replace(settings.fit, first_view_weight=GIVEN_VIEW_FITS),
-        mesh=replace(settings.mesh, first_view_weight=GIVEN_VIEW_WEIGHT),
-    )
 
 
 def _source(asked: Asked, preset: Preset, text_to_image: str | None) -> Source:

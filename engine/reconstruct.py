@@ -136,7 +136,9 @@ def mesh_from_splats(
     )
     depth_m = np.where(views.rgba[..., 3] > 0, depth_m, 0)
     alpha = views.rgba[..., 3].astype(np.float32) / 255
-    return mesh_from_depth(views.orbit, depth_m, alpha, settings=forgiving, progress=progress)
+    return mesh_from_depth(
+        views.orbit, depth_m, alpha, given_view=views.given_view, settings=forgiving, progress=progress
+    )
 
 
 @dataclass(frozen=True)
@@ -248,7 +250,9 @@ class Reconstruction:
             mesh = mesh_from_depth(given.orbit, given.depth_m, alpha, settings=settings, progress=report)
         else:
             mesh = mesh_from_splats(self._splats(), given, settings, report)
-        mesh = texture_from_views(mesh, given.orbit, given.rgba, settings=settings, progress=report)
+        mesh = texture_from_views(
+            mesh, given.orbit, given.rgba, given_view=given.given_view, settings=settings, progress=report
+        )
         write_mesh(self.result.folder / "mesh.glb", mesh)
         return ["mesh.glb"]
 

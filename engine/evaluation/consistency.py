@@ -43,7 +43,8 @@ def cross_view(
 
     Raises OrbitError if the even views show nothing.
     """
-    given = replace(images.subset(range(0, len(images.orbit), 2)), depth_m=None)
+    # A given picture among them weighs as much as the others: asked is what all of them show together.
+    given = replace(images.subset(range(0, len(images.orbit), 2)), depth_m=None, given_view=None)
     asked = images.subset(range(1, len(images.orbit), 2))
     splats = fit(given, settings, device=device, progress=progress)
     return picture_figures(drawn(splats, asked.orbit.cameras), over_white(asked.rgba), perceptual)

@@ -28,7 +28,7 @@ TEXTS = ("caption", "label", "license", "attribution", "source")
 KNOWN = {
     *FIXED, *TEXTS, "uid", "orbit", "width", "height", "focal_px", "principal_px", "fov_deg", "distance_m",
     "elevation_deg", "azimuth_deg", "T_world_camera", "color", "normalisation", "seed", "renderer", "depth_scale_m",
-    "normal_space", "camera_normal_axes", "material_channels",
+    "normal_space", "camera_normal_axes", "material_channels", "given_view",
 }  # fmt: skip
 NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*")
 """What uid and orbit may be: both become parts of file names."""
@@ -50,7 +50,7 @@ class OrbitDocument:
     orbit: Orbit
     """Cameras."""
     facts: Mapping[str, Any]
-    """Keyword arguments of OrbitImages: normalisation, seed, renderer, texts, extra."""
+    """Keyword arguments of OrbitImages: normalisation, seed, renderer, texts, given_view, extra."""
     depth_scale_m: float | None
     """Metres for each step of the depth images; None where there are none."""
 
@@ -82,6 +82,8 @@ def document_from_images(images: OrbitImages, depth_scale_m: float | None) -> di
     }  # fmt: skip
     if depth_scale_m is not None:
         document["depth_scale_m"] = depth_scale_m
+    if images.given_view is not None:
+        document["given_view"] = images.given_view
     if images.normal is not None:
         document["normal_space"] = "world"
     if images.camera_normal is not None:
@@ -134,7 +136,7 @@ def check_document(document: Mapping[str, Any], name: str) -> OrbitDocument:
     return OrbitDocument(
         uid, orbit,
         {**facts, "normalisation": fields.normalisation(), "seed": fields.seed(), "renderer": fields.renderer(),
-         "extra": extra},
+         "given_view": fields.given_view(len(orbit)), "extra": extra},
         depth_scale_m,
     )  # fmt: skip
 
@@ -298,6 +300,12 @@ class _Fields:
         value = self.document.get("seed")
         if value is not None and (not isinstance(value, int) or isinstance(value, bool)):
             raise self.wrong("seed", "a whole number or null", repr(value))
+        return value
+
+    def given_view(self, views: int) -> int | None:
+        value = self.document.get("given_view")
+        if value is not None and (not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < views):
+            raise self.wrong("given_view", f"the number of a view, 0 to {views - 1}, or null", repr(value))
         return value
 
     def renderer(self) -> Mapping[str, Any]:

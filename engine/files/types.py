@@ -56,6 +56,8 @@ class OrbitImages:
     """Who made it."""
     source: str = ""
     """Where it comes from."""
+    given_view: int | None = None
+    """Of a generated orbit: the view that is the given picture itself, and so surer than the others."""
     extra: Mapping[str, Any] = field(default_factory=dict)
     """Unknown keys of the json, kept."""
 
@@ -64,6 +66,7 @@ class OrbitImages:
         chosen = list(indices)
         return replace(
             self,
+            given_view=chosen.index(self.given_view) if self.given_view in chosen else None,
             orbit=self.orbit.subset(chosen),
             rgba=self.rgba[chosen],
             depth_m=None if self.depth_m is None else self.depth_m[chosen],

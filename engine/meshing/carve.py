@@ -159,7 +159,7 @@ def _sheet(
 @no_type_check  # jaxtyping would wrap what numba compiles
 def _carve(
     origin: Array, voxel: float, shape: Any, T: Array, focal: float, cu: float, cv: float, silhouette: Array,
-    depth: Array, planes: Array, cosine: Array, trunc: float, agreement: float, free_views: int, first_is_sure: bool,
+    depth: Array, planes: Array, cosine: Array, trunc: float, agreement: float, free_views: int, given: int,
     thinnest: float,
 ) -> Any:  # fmt: skip
     n = len(depth)
@@ -178,7 +178,7 @@ def _carve(
                         point, T[i], focal, cu, cv, silhouette[i], depth[i], planes[i], cosine[i], trunc
                     )
                     if value >= trunc:
-                        free += free_views + EDGE_ON_VIEWS if first_is_sure and i == 0 else 1
+                        free += free_views + EDGE_ON_VIEWS if i == given else 1
                         if free >= free_views + EDGE_ON_VIEWS:
                             break
                         continue
@@ -208,12 +208,13 @@ def _carve(
     return distance, seen_by
 
 
-def carve(fields: ViewFields, settings: MeshSettings) -> Volume:
+def carve(fields: ViewFields, settings: MeshSettings, given_view: int | None = None) -> Volume:
     """Fuse all views on a grid around what they saw.
 
     A voxel is empty where a view sees through it. Elsewhere its distance is the largest that any view reports (the
     intersection of what the views leave), averaged over the views that agree with that one within a voxel, so that
-    neither noise erodes the surface nor the far side of a thin part cancels the near one.
+    neither noise erodes the surface nor the far side of a thin part cancels the near one. Of a given view among generated
+    ones it is enough that this one sees through.
     """
     points = seen_points(fields)
     if len(points) < 16:
@@ -229,6 +230,6 @@ def carve(fields: ViewFields, settings: MeshSettings) -> Volume:
     distance, seen_by = _carve(
         low, voxel, shape, fields.T_camera_world, fields.focal_px, *fields.principal_px, fields.silhouette_px,
         fields.depth_m, fields.planes, fields.cosine, settings.truncation_voxels * voxel,
-        settings.agreement_voxels * voxel, settings.free_views, settings.first_is_sure, settings.thinnest_voxels,
+        settings.agreement_voxels * voxel, settings.free_views, -1 if given_view is None else given_view, settings.thinnest_voxels,
     )  # fmt: skip
     return Volume(low, voxel, distance, seen_by, seen_low, seen_high)

@@ -27,6 +27,7 @@ def mesh_from_depth(
     depth_m: Float[np.ndarray, "n h w"],
     alpha: Float[np.ndarray, "n h w"] | UInt8[np.ndarray, "n h w"],
     *,
+    given_view: int | None = None,
     settings: MeshSettings | None = None,
     progress: Progress | None = None,
 ) -> MeshArrays:
@@ -36,6 +37,7 @@ def mesh_from_depth(
         orbit: the cameras, one for each depth map; at least 3.
         depth_m: planar camera z in metres, 0 where nothing is known.
         alpha: 0 to 1, or 0 to 255 as uint8; soft edges are used below the pixel.
+        given_view: the view that is a given picture, the others being generated: what it alone sees through is empty.
         settings: see MeshSettings.
         progress: called with a stage and the share done.
 
@@ -53,7 +55,7 @@ def mesh_from_depth(
     report("views", 0.0)
     fields = view_fields(orbit, depth_m, alpha, settings.alpha_level, settings.threads)
     report("carve", 0.1)
-    volume = carve(fields, settings)
+    volume = carve(fields, settings, given_view)
     report("complete", 0.3)
     distance = complete(volume, settings)
     report("surface", 0.4)

@@ -37,16 +37,11 @@ class MeshSettings:
     """Texels that are painted around every UV island."""
     sharpness: float = 6.0
     """Views are blended with weights cos(angle) ** sharpness: higher is crisper, lower hides seams."""
-    first_view_weight: float = 1.0
-    """How much more than the others the first view paints; above 1 what it sees through is empty whatever others say: a
-    picture that was given is surer than generated views."""
+    given_view_weight: float = 10.0
+    """How much more than the others a view paints that is the given picture itself, where the others were generated: with
+    10, all that faces it by 45 degrees or less. What it sees through is empty, whatever others say."""
     threads: int = 4
     """CPU threads."""
-
-    @property
-    def first_is_sure(self) -> bool:
-        """Whether the first view alone empties what it sees through."""
-        return self.first_view_weight > 1
 
 
 FROM_SPLATS = MeshSettings(agreement_voxels=2.0, free_views=2)

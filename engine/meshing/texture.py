@@ -111,8 +111,8 @@ def edge_weight(depth_m: Float[np.ndarray, "n H W"], alpha: Float[np.ndarray, "n
 @no_type_check  # jaxtyping would wrap what numba compiles
 def _blend(
     point: Array, normal: Array, T: Array, centre: Array, focal: float, cu: float, cv: float, rgba: Array,
-    depth: Array, edge: Array, scale: int, sharpness: float, first_weight: float, tolerance: float, facing_min: float,
-    colour: Array, total: Array,
+    depth: Array, edge: Array, scale: int, sharpness: float, given: int, given_weight: float, tolerance: float,
+    facing_min: float, colour: Array, total: Array,
 ) -> None:  # fmt: skip
     n, h, w = edge.shape
     for m in prange(len(point)):
@@ -152,7 +152,7 @@ def _blend(
             if covered > 0.3:
                 for c in range(3):
                     sampled[i, c] /= covered
-                weight[i] = facing**sharpness * trust * covered * (first_weight if i == 0 else 1.0)
+                weight[i] = facing**sharpness * trust * covered * (given_weight if i == given else 1.0)
         # the two best views, each above the third best: sharp, and still continuous where they change places
         first = second = third = 0.0
         for i in range(n):
@@ -174,7 +174,12 @@ def _blend(
 
 
 def blend_views(
-    texels: Texels, mesh: MeshArrays, orbit: Orbit, rgba: UInt8[np.ndarray, "n h w 4"], settings: MeshSettings
+    texels: Texels,
+    mesh: MeshArrays,
+    orbit: Orbit,
+    rgba: UInt8[np.ndarray, "n h w 4"],
+    settings: MeshSettings,
+    given_view: int | None = None,
 ) -> tuple[Float[np.ndarray, "m 3"], Bool[np.ndarray, " m"]]:
     """Return each texel's colour (0 to 255) from the views that see it, and whether any did."""
     fine = orbit.resized(VISIBILITY_SCALE * orbit.width, VISIBILITY_SCALE * orbit.height)
@@ -185,7 +190,8 @@ def blend_views(
     centre = np.ascontiguousarray(orbit.T_world_camera[:, :3, 3])
     _blend(
         texels.point, texels.normal, T, centre, orbit.focal_px, *orbit.principal_px, np.ascontiguousarray(rgba), depth,
-        edge, VISIBILITY_SCALE, settings.sharpness, settings.first_view_weight, TOLERANCE_M, FACING_MIN, colour, total,
+        edge, VISIBILITY_SCALE, settings.sharpness, -1 if given_view is None else given_view, settings.given_view_weight,
+        TOLERANCE_M, FACING_MIN, colour, total,
     )  # fmt: skip
     return colour, total > 0
 
@@ -225,6 +231,7 @@ def texture_from_views(
     orbit: Orbit,
     rgba: UInt8[np.ndarray, "n h w 4"],
     *,
+    given_view: int | None = None,
     settings: MeshSettings | None = None,
     progress: Progress | None = None,
 ) -> MeshArrays:
@@ -234,7 +241,8 @@ def texture_from_views(
         mesh: closed or not, metres, our world.
         orbit: the cameras, one for each view.
         rgba: sRGB, straight alpha.
-        settings: texture_size, padding_px, sharpness, first_view_weight and threads are read.
+        given_view: the view that is a given picture, the others being generated: it paints all that faces it.
+        settings: texture_size, padding_px, sharpness, given_view_weight and threads are read.
         progress: called with a stage and the share done.
 
     Returns:
@@ -253,7 +261,7 @@ def texture_from_views(
     uv = unwrap(mesh, settings)
     report("texture", 0.5)
     texels = chart_texels(mesh, uv, settings.texture_size)
-    colour, seen = blend_views(texels, mesh, orbit, rgba, settings)
+    colour, seen = blend_views(texels, mesh, orbit, rgba, settings, given_view)
     if not seen.any():
         raise MeshingError("no view sees the mesh: do the poses fit it, and is alpha above 0?")
     report("fill", 0.8)

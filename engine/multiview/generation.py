@@ -85,11 +85,12 @@ def generated(
             is unknown (all of it is opaque).
     """
     rgba = alpha_from_background(as_bytes(pictures), grey_colour(settings.background), edge_px=settings.edge_px)
+    kept = None
     if settings.keeps_picture and given is not None and not given.rgba[..., 3].all():
-        rgba[0] = given.rgba
+        rgba[0], kept = given.rgba, 0
     return OrbitImages(
         uid=uid, orbit=orbit, rgba=rgba, caption=record.get("prompt") or "", seed=record["seed"],
-        renderer={"generator": dict(record)}, source="generated",
+        renderer={"generator": dict(record)}, source="generated", given_view=kept,
     )  # fmt: skip
 
 

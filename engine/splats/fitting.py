@@ -40,8 +40,8 @@ class FitSettings(GrowthSettings):
     """Share of 1 - SSIM in the picture loss; the rest is L1 (3DGS equation 7)."""
     alpha_weight: float = 0.1
     """Weight of the L1 between rendered and true alpha."""
-    first_view_weight: int = 1
-    """How many times as often as the others the first view is fitted: a picture that was given is surer than others."""
+    given_view_weight: int = 6
+    """How many times as often as the others a view is fitted that is the given picture itself (OrbitImages.given_view)."""
     learning_rates: LearningRates = field(default_factory=LearningRates)
     """Step sizes at the start."""
     seed: int = 0
@@ -89,7 +89,7 @@ def fit(
     truth = torch.from_numpy(images.rgba).to(device)
     windows = [object_window(view[..., 3]) for view in images.rgba]
     growth = Growth(trained, settings, generator)
-    again = [0] * (settings.first_view_weight - 1)
+    again = [] if images.given_view is None else [images.given_view] * (settings.given_view_weight - 1)
     order: list[int] = []
     for step in range(settings.iterations):
         order = order or generator.permutation([*range(len(truth)), *again]).tolist()

@@ -175,6 +175,7 @@ REJECTED = [
     (assign("normalisation", {"scale": 0, "centre": [0, 0, 0]}), "normalisation: scale must be a positive finite number, found 0"),
     (assign("normalisation", [1]), "normalisation must be an object with scale and centre, found [1]"),
     (assign("seed", "x"), "seed must be a whole number or null, found 'x'"),
+    (assign("given_view", 3), "given_view must be the number of a view, 0 to 2, or null, found 3"),
     (assign("renderer", 1), "renderer must be an object, found 1"),
     (assign("caption", 5), "caption must be a string, found 5"),
     (assign("depth_scale_m", 0), "depth_scale_m must be a positive finite number, found 0"),
@@ -318,6 +319,14 @@ def test_the_writer_refuses_what_a_reader_would_and_leaves_nothing(tmp_path: Pat
     with pytest.raises(OrbitError, match=message):
         write_orbit(tmp_path, change(make_orbit(12)))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_given_view_is_stored_and_followed(tmp_path: Path, make_orbit) -> None:
+    """Which view is the picture itself: 1 in three views, the first of [1, 2], none of [0, 2]."""
+    images = replace(make_orbit(12), given_view=1)
+    read = read_orbit(write_orbit(tmp_path, images))
+    assert [read.given_view, read.subset([1, 2]).given_view, read.subset([0, 2]).given_view] == [1, 0, None]
+    assert make_orbit(12).subset([0]).given_view is None
 
 
 def test_cameras_at_the_pole_are_read(tmp_path: Path, make_orbit) -> None:

@@ -133,15 +133,18 @@ def test_the_first_view_is_the_picture_where_the_weights_say_so(
     from_picture: VideoMVPipeline, picture_of_ball: Picture
 ) -> None:
     keeping = VideoMVPipeline(replace(from_picture.settings, keeps_picture=True), from_picture.components)
-    made, other = (pipeline(picture=picture_of_ball, sampling=FAST).images.rgba for pipeline in (keeping, from_picture))
+    kept, free = (pipeline(picture=picture_of_ball, sampling=FAST).images for pipeline in (keeping, from_picture))
+    assert (kept.given_view, free.given_view) == (0, None)
+    made, other = kept.rgba, free.rgba
     framed = keeping._framed(picture_of_ball, FAST)
     assert framed is not None
     np.testing.assert_array_equal(made[0], framed.rgba)
     assert (other[0] != framed.rgba).any()
     np.testing.assert_array_equal(made[1:], other[1:])
     opaque = Picture(np.full((40, 40, 4), 255, np.uint8))
-    kept = keeping(picture=opaque, sampling=replace(FAST, framing="kept")).images.rgba
-    assert not (kept[0] == 255).all()  # where its object ends it does not say
+    unknown = keeping(picture=opaque, sampling=replace(FAST, framing="kept")).images
+    assert not (unknown.rgba[0] == 255).all()  # where its object ends it does not say
+    assert unknown.given_view is None
 
 
 def test_branches_apart_give_the_batched_result(from_picture: VideoMVPipeline, picture_of_ball: Picture) -> None:

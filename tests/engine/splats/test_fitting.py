@@ -44,12 +44,12 @@ def test_the_same_seed_gives_the_same_gaussians(ball: OrbitImages) -> None:
     assert not torch.equal(first.means, other.means)
 
 
-def test_a_first_view_that_is_surer_is_fitted_more_often(ball: OrbitImages) -> None:
-    """Views that contradict the first one: in its own place the fit follows it more closely."""
+def test_a_given_view_is_fitted_more_often(ball: OrbitImages) -> None:
+    """Views that contradict the given one: in its own place the fit follows it more closely."""
     rgba = ball.rgba.copy()
     rgba[0, ..., :3] = 255 - rgba[0, ..., :3]
-    torn = replace(ball, rgba=rgba)
-    alike, surer = (fit(torn, replace(QUICK, iterations=120, first_view_weight=weight)) for weight in (1, 8))
+    torn = [replace(ball, rgba=rgba, given_view=given) for given in (None, 0)]
+    alike, surer = (fit(images, replace(QUICK, iterations=120, given_view_weight=8)) for images in torn)
     with torch.no_grad():
         drawn = [render(found, [ball.orbit.camera(0)]).colour[0].numpy() for found in (alike, surer)]
     wanted = over_white(rgba[0])
