@@ -36,8 +36,8 @@ class Effort:
     """Voxels along the mesh's longest side."""
     faces: int = 24_000
     """Triangles of the mesh, about."""
-    agreement_voxels: float = 2.0
-    """Of the mesh, see MeshSettings; views that a small network guessed agree less."""
+    surface: Literal["depth", "outlines"] = "depth"
+    """Of the mesh, see MeshSettings; views that a small network guessed do not agree about depth."""
     free_views: int = 2
     """Likewise."""
     smoothing_steps: int = 6
@@ -70,8 +70,10 @@ class Preset:
 
 MINI_EFFORT = Effort(
     iterations=400, max_gaussians=20_000, sh_degree=1, hull_cells=64, resolution=128, faces=10_000,
-    agreement_voxels=3.0, free_views=6, smoothing_steps=20, texture_size=512, turntable_frames=48,
+    surface="outlines", free_views=2, smoothing_steps=20, texture_size=512, turntable_frames=48,
 )  # fmt: skip
+"""Against the true meshes of 12 held-out objects the hull of the outlines has an F-score of 0.32 and a Chamfer distance of
+0.034, the splats' depth 0.26 and 0.032, torn into flakes where views contradict each other."""
 TINY_VIEWS = KnownViews((24,), 39.6, 2.0, (1.5, 2.5), 15.0, (-30.0, 60.0))
 TINY_EFFORT = Effort(
     iterations=40, max_gaussians=4000, sh_degree=0, hull_cells=32, resolution=32, faces=1000, texture_size=128,

@@ -36,7 +36,15 @@ from engine.files import (
     write_turntable,
 )
 from engine.geometry import Ring
-from engine.meshing import FROM_SPLATS, MeshSettings, draw_mesh, mesh_from_depth, texture_from_views, view_agreement
+from engine.meshing import (
+    FROM_SPLATS,
+    MeshSettings,
+    draw_mesh,
+    mesh_from_depth,
+    mesh_from_outlines,
+    texture_from_views,
+    view_agreement,
+)
 from engine.results import ResultFolder, fingerprint, open_result, sha256_of
 from engine.splats import Gaussians, render
 from engine.splats.fitting import FitProgress, FitSettings, fit
@@ -126,7 +134,11 @@ def resolved_device(device: str) -> str:
 def mesh_from_splats(
     splats: Gaussians, views: OrbitImages, settings: MeshSettings, progress: Callable[[str, float], None] | None = None
 ) -> MeshArrays:
-    """Return the surface, without texture, that the splats' depth shows inside the views' outlines."""
+    """Return the surface, without texture, that the splats' depth shows inside the views' outlines, or that these show
+    alone, as the settings say."""
+    alpha = views.rgba[..., 3].astype(np.float32) / 255
+    if settings.surface == "outlines":
+        return mesh_from_outlines(views.orbit, alpha, given_view=views.given_view, settings=settings, progress=progress)
     with torch.no_grad():
         depth_m = render(splats, views.orbit.cameras).depth_m.numpy()
     forgiving = replace(
@@ -135,7 +147,6 @@ def mesh_from_splats(
         free_views=max(settings.free_views, FROM_SPLATS.free_views),
     )
     depth_m = np.where(views.rgba[..., 3] > 0, depth_m, 0)
-    alpha = views.rgba[..., 3].astype(np.float32) / 255
     return mesh_from_depth(
         views.orbit, depth_m, alpha, given_view=views.given_view, settings=forgiving, progress=progress
     )

@@ -34,6 +34,8 @@ class Work:
 
     iterations: Unset[int] = None
     """Steps of the splats' fit."""
+    surface: Unset[Literal["depth", "outlines"]] = None
+    """Of the mesh: what depth shows, or the hull of the outlines alone, for views too blurred to agree about depth."""
     resolution: Unset[int] = None
     """Voxels along the mesh's longest side."""
     faces: Unset[int] = None
@@ -56,7 +58,7 @@ class Work:
 
         return MeshSettings(
             resolution=_own(self.resolution, effort.resolution), target_faces=_own(self.faces, effort.faces),
-            texture_size=_own(self.texture_size, effort.texture_size), agreement_voxels=effort.agreement_voxels,
+            texture_size=_own(self.texture_size, effort.texture_size), surface=_own(self.surface, effort.surface),
             free_views=effort.free_views, smoothing_steps=effort.smoothing_steps, threads=threads,
         )  # fmt: skip
 

@@ -1,7 +1,8 @@
-"""Posed depth maps become a closed mesh.
+"""Posed depth maps, or outlines alone, become a closed mesh.
 
-depth, alpha -> views (planes, silhouettes) -> carve (signed distance) -> complete (what nobody saw)
-             -> surface (marching cubes) -> clean (smooth, decimate) -> MeshArrays
+depth, alpha -> views (planes, silhouettes) -> carve (signed distance) -> complete (what nobody saw) \\
+alpha -> outlines (signed distance to their hull) ----------------------------------------------------> surface
+surface (marching cubes) -> clean (smooth, decimate) -> MeshArrays
 """
 
 import logging
@@ -11,9 +12,10 @@ from jaxtyping import Float, UInt8
 
 from engine.files.types import MeshArrays
 from engine.geometry import Orbit
-from engine.meshing.carve import carve
+from engine.meshing.carve import Volume, carve
 from engine.meshing.clean import clean_surface
 from engine.meshing.complete import complete
+from engine.meshing.outlines import hull
 from engine.meshing.settings import MeshSettings, Progress
 from engine.meshing.surface import extract_surface
 from engine.meshing.threads import use_threads
@@ -49,7 +51,7 @@ def mesh_from_depth(
     """
     settings = settings or MeshSettings()
     report = progress or (lambda stage, share: None)
-    alpha = alpha / np.float32(255) if alpha.dtype == np.uint8 else alpha
+    alpha = _shares(alpha)
     check_inputs(orbit, depth_m, alpha)
     use_threads(settings.threads)
     report("views", 0.0)
@@ -57,10 +59,41 @@ def mesh_from_depth(
     report("carve", 0.1)
     volume = carve(fields, settings, given_view)
     report("complete", 0.3)
-    distance = complete(volume, settings)
+    return _surface(volume, complete(volume, settings), settings, report)
+
+
+def mesh_from_outlines(
+    orbit: Orbit,
+    alpha: Float[np.ndarray, "n h w"] | UInt8[np.ndarray, "n h w"],
+    *,
+    given_view: int | None = None,
+    settings: MeshSettings | None = None,
+    progress: Progress | None = None,
+) -> MeshArrays:
+    """Return the hull of the views' outlines as one watertight mesh without texture; see `outlines.hull`.
+
+    Arguments, result and errors are those of `mesh_from_depth`.
+    """
+    settings = settings or MeshSettings()
+    report = progress or (lambda stage, share: None)
+    alpha = _shares(alpha)
+    check_inputs(orbit, None, alpha)
+    use_threads(settings.threads)
+    report("outlines", 0.0)
+    volume = hull(orbit, alpha, settings, given_view)
+    return _surface(volume, volume.distance_m, settings, report)
+
+
+def _shares(alpha: Float[np.ndarray, "n h w"] | UInt8[np.ndarray, "n h w"]) -> Float[np.ndarray, "n h w"]:
+    return alpha / np.float32(255) if alpha.dtype == np.uint8 else alpha
+
+
+def _surface(
+    volume: Volume, distance_m: Float[np.ndarray, "x y z"], settings: MeshSettings, report: Progress
+) -> MeshArrays:
     report("surface", 0.4)
-    vertices, faces = extract_surface(volume, distance)
-    log.info("surface of %d faces from %s voxels of %.4f m", len(faces), distance.shape, volume.voxel_m)
+    vertices, faces = extract_surface(volume, distance_m)
+    log.info("surface of %d faces from %s voxels of %.4f m", len(faces), distance_m.shape, volume.voxel_m)
     report("clean", 0.5)
     vertices, faces = clean_surface(vertices, faces, settings)
     report("clean", 1.0)

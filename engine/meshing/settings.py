@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 Progress = Callable[[str, float], None]
 """Called with a stage's name and the share of the whole that is done, 0 to 1."""
@@ -11,6 +12,9 @@ Progress = Callable[[str, float], None]
 class MeshSettings:
     """How depth maps become a mesh and views become its texture."""
 
+    surface: Literal["depth", "outlines"] = "depth"
+    """Of views without depth of their own: the surface that splats' depth shows, or the hull of their outlines alone, for
+    generated views that are too blurred to agree about depth."""
     resolution: int = 224
     """Voxels along the longest side of what was seen."""
     truncation_voxels: float = 3.0
@@ -18,7 +22,8 @@ class MeshSettings:
     agreement_voxels: float = 1.0
     """Views whose distances lie this close to the largest one are averaged; raise it for noisy depth (splats: 2)."""
     free_views: int = 1
-    """So many views must see through a voxel before it counts as empty; 2 forgives single wrong depth pixels."""
+    """So many views must see through a voxel before it counts as empty; 2 forgives single wrong depth pixels, and outlines
+    that one view draws too small."""
     thinnest_voxels: float = 1.3
     """Sheets that are seen from both sides become at least so thick, in voxels; thinner ones cannot be meshed."""
     alpha_level: float = 0.5

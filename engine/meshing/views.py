@@ -51,10 +51,12 @@ class ViewFields:
     """Cosine between the normal and the ray back to the camera; under NO_PLANE without a plane, 0 without a depth."""
 
 
-def check_inputs(orbit: Orbit, depth_m: Float[np.ndarray, "..."], alpha: Float[np.ndarray, "..."]) -> None:
+def check_inputs(orbit: Orbit, depth_m: Float[np.ndarray, "..."] | None, alpha: Float[np.ndarray, "..."]) -> None:
     """Raise MeshingError, in one line, for what cannot become a mesh."""
     expected = (len(orbit), orbit.height, orbit.width)
     for name, array in (("depth_m", depth_m), ("alpha", alpha)):
+        if array is None:
+            continue
         if array.shape != expected:
             raise MeshingError(f"{name} must be {expected} (views, height, width) like its orbit, got {array.shape}")
         if not np.isfinite(array).all():
@@ -64,7 +66,7 @@ def check_inputs(orbit: Orbit, depth_m: Float[np.ndarray, "..."], alpha: Float[n
         raise MeshingError(f"a mesh needs at least 3 views from different sides, got {len(orbit)}: render the orbit")
     if not (alpha > 0).any():
         raise MeshingError("alpha is 0 in every view: there is no object in these images")
-    if not (depth_m > 0).any():
+    if depth_m is not None and not (depth_m > 0).any():
         raise MeshingError("depth_m is 0 in every view: render the orbit with depth, or take depth from the splats")
 
 
@@ -79,6 +81,12 @@ def silhouette_distance_px(alpha: Float[np.ndarray, "h w"], level: float) -> Flo
     signed = signed - 0.5 * np.sign(signed)
     h, w = alpha.shape
     return (signed.reshape(h, k, w, k).mean((1, 3)) / k).astype(np.float32)
+
+
+def outlines_px(alpha: Float[np.ndarray, "n h w"], level: float, threads: int) -> Float[np.ndarray, "n h w"]:
+    """Return `silhouette_distance_px` of all views."""
+    with ThreadPoolExecutor(threads) as pool:  # scipy lets go of the interpreter while it works
+        return np.stack(list(pool.map(partial(silhouette_distance_px, level=level), alpha)))
 
 
 @njit(cache=True)
@@ -164,8 +172,6 @@ def view_fields(
     threads: int,
 ) -> ViewFields:
     """Turn depth in metres (0 = nothing) and alpha in [0, 1] into the fields that the carving reads."""
-    with ThreadPoolExecutor(threads) as pool:  # scipy lets go of the interpreter while it works
-        silhouettes = list(pool.map(partial(silhouette_distance_px, level=alpha_level), alpha))
     fits = _fit_inverse_depth(np.ascontiguousarray(depth_m, np.float32), orbit.focal_px, STEEP, STEEPEST).astype(
         np.float64
     )
@@ -187,7 +193,7 @@ def view_fields(
         np.stack([camera.T_camera_world for camera in orbit.cameras]),
         orbit.focal_px,
         orbit.principal_px,
-        np.stack(silhouettes),
+        outlines_px(alpha, alpha_level, threads),
         np.where(valid, 1 / np.where(valid, c, 1), 0).astype(np.float32),
         np.concatenate([normal, offset[..., None]], -1).astype(np.float32),
         cosine.astype(np.float32),

@@ -41,7 +41,8 @@ class FitSettings(GrowthSettings):
     alpha_weight: float = 0.1
     """Weight of the L1 between rendered and true alpha."""
     given_view_weight: int = 6
-    """How many times as often as the others a view is fitted that is the given picture itself (OrbitImages.given_view)."""
+    """How many times as often as the others a view is fitted, and how much more it colours the start, that is the given
+    picture itself (OrbitImages.given_view)."""
     learning_rates: LearningRates = field(default_factory=LearningRates)
     """Step sizes at the start."""
     seed: int = 0
@@ -110,7 +111,7 @@ def first_guess(images: OrbitImages, settings: FitSettings) -> Gaussians:
     if images.depth_m is not None:
         surface = surface_from_depth(images, settings.spacing_m)
     else:
-        surface = surface_from_silhouettes(images, settings.hull_cells)
+        surface = surface_from_silhouettes(images, settings.hull_cells, settings.given_view_weight)
     return gaussians_on(surface.thinned(settings.max_gaussians, settings.seed), settings.sh_degree)
 
 

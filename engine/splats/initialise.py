@@ -107,12 +107,13 @@ def _view_surface(images: OrbitImages, index: int) -> tuple[np.ndarray, np.ndarr
     return points[inside], normals[inside], images.rgba[index, ..., :3][inside] / 255.0
 
 
-def surface_from_silhouettes(images: OrbitImages, cells: int = 128) -> SurfacePoints:
+def surface_from_silhouettes(images: OrbitImages, cells: int = 128, given_weight: int = 1) -> SurfacePoints:
     """Return the boundary of the visual hull (Laurentini 1994) on a grid over the unit frame.
 
     Args:
         images: alpha of every view is used.
         cells: grid cells along each side of the cube [-0.55, 0.55].
+        given_weight: how much more than the others the given view colours, where there is one.
 
     Raises OrbitError if the silhouettes have nothing in common.
     """
@@ -129,7 +130,7 @@ def surface_from_silhouettes(images: OrbitImages, cells: int = 128) -> SurfacePo
     boundary = full & (occupancy.reshape(-1) < 0.95)
     normals = -slope[boundary] / np.maximum(np.linalg.norm(slope[boundary], axis=1, keepdims=True), 1e-9)
     points = grid[boundary]
-    colours = _colours_from_views(images, points, normals)
+    colours = _colours_from_views(images, points, normals, given_weight)
     return SurfacePoints(points, normals, colours, np.full(len(points), side[1] - side[0]))
 
 
@@ -144,7 +145,7 @@ def _inside_silhouette(camera: Camera, alpha: np.ndarray, points: Float[np.ndarr
 
 
 def _colours_from_views(
-    images: OrbitImages, points: Float[np.ndarray, "n 3"], normals: Float[np.ndarray, "n 3"]
+    images: OrbitImages, points: Float[np.ndarray, "n 3"], normals: Float[np.ndarray, "n 3"], given_weight: int
 ) -> Float[np.ndarray, "n 3"]:
     """Mean colour over the views that look at the points' outside, weighted by the angle."""
     total, weights = np.zeros((len(points), 3)), np.full((len(points), 1), 1e-6)
@@ -155,6 +156,7 @@ def _colours_from_views(
         column = np.clip(np.nan_to_num(pixels[:, 0]), 0, camera.width - 1).astype(np.int64)
         row = np.clip(np.nan_to_num(pixels[:, 1]), 0, camera.height - 1).astype(np.int64)
         rgba = images.rgba[index, row, column] / 255.0
-        weight = (np.maximum(cosine, 0) ** 4 * rgba[:, 3])[:, None]
+        own = given_weight if index == images.given_view else 1
+        weight = (own * np.maximum(cosine, 0) ** 4 * rgba[:, 3])[:, None]
         total, weights = total + weight * rgba[:, :3], weights + weight
     return total / weights
