@@ -45,6 +45,8 @@ class Denoising:
     """Share of the steps between which guidance works; a narrower one is faster."""
     refinement: Literal["off", "both", "conditional"] = "both"
     """3D-aware sampling where the weights hold a reconstructor: both branches, the conditional one (faster), or off."""
+    refine_share: Unset[float] = None
+    """Of the splats' views in the refined ones, above 0 to 1; the rest are the denoiser's own."""
     refine_first: Unset[float] = None
     """Share of the steps before the first 3D-aware refinement: the preset's own unless given (VideoMV: 0.4)."""
     refine_every: Unset[int] = None
@@ -70,6 +72,7 @@ class Denoising:
             batched_guidance=not self.separate_branches,
             refinement=self.refinement,
             refine_first=self.refine_first,
+            refine_share=self.refine_share,
             refine_every=self.refine_every,
             cameras=self.cameras,
             framing=self.framing,

@@ -1,5 +1,6 @@
-"""What commands that compute share: threads set before torch is imported, progress bars, missing libraries."""
+"""What commands that compute share: threads set before torch is imported, memory kept, progress bars, missing libraries."""
 
+import ctypes
 import os
 import sys
 from collections.abc import Iterator
@@ -13,6 +14,9 @@ from engine.errors import MissingDependencyError
 
 if TYPE_CHECKING:
     from engine.reconstruct import Progress
+
+M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX = -1, -2, -4
+"""Of glibc's malloc.h."""
 
 
 @contextmanager
@@ -39,6 +43,18 @@ def set_threads(threads: int) -> None:
     os.environ["OMP_NUM_THREADS"] = str(threads)
     if "numba" not in sys.modules:  # it refuses another number once its threads run; `use_threads` takes fewer then
         os.environ["NUMBA_NUM_THREADS"] = str(threads)
+
+
+def keep_freed_memory() -> bool:
+    """Let glibc keep what tensors free; return whether it could be told (not on other systems than Linux with glibc).
+
+    It gives blocks above some megabytes back to the kernel, and gets every page of the next tensor anew: on a CPU up to
+    four tenths of a training step's time.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
+    if mallopt is None:
+        return False
+    return all([mallopt(M_MMAP_MAX, 0), mallopt(M_TRIM_THRESHOLD, 2**31 - 1), mallopt(M_TOP_PAD, 64 << 20)])
 
 
 def silence_libraries() -> None:

@@ -9,7 +9,14 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import tyro
 from tyro.conf import OmitArgPrefixes as Flags
 
-from engine.cli.running import check_at_least_one, needing, progress_bars, set_threads, silence_libraries
+from engine.cli.running import (
+    check_at_least_one,
+    keep_freed_memory,
+    needing,
+    progress_bars,
+    set_threads,
+    silence_libraries,
+)
 from engine.command_line import Answer, Several, Talk, Unset
 from engine.training.plans import RecipeName, Size
 
@@ -152,6 +159,7 @@ class Train:
             from engine.training.loop.export import origins_of
             from engine.training.loop.run import train
         torch.set_num_threads(threads)
+        keep_freed_memory()
         silence_libraries()
         if not _is_first():
             logging.getLogger().setLevel(logging.ERROR)

@@ -72,6 +72,7 @@ class GaussianRefinement:
         camera_rule: CameraRule = "consistent",
         views: Sequence[int] | None = None,
         backend: Backend = "auto",
+        share: float = 1.0,
     ) -> None:
         """Keep what the loop through 3D needs.
 
@@ -84,29 +85,34 @@ class GaussianRefinement:
             camera_rule: "released" repeats the release's turned cameras, for comparison only.
             views: indices of the views to reconstruct from; None: as many as the reconstructor wants, evenly spaced.
             backend: renderer; see engine.splats.render.
+            share: of the rendered views' latents in what comes out, above 0 to 1; the rest are the denoiser's own. 1 is
+                the release; less where the reconstructor is not much better than the denoiser: both err, in other places.
 
         Raises:
-            ValueError: a background outside [0, 1], no cameras, or an unknown camera rule.
+            ValueError: a background or a share outside its range, no cameras, or an unknown camera rule.
         """
         if not cameras or not 0 <= background <= 1:
             raise ValueError(f"needs cameras and a background from 0 to 1, got {len(cameras)} cameras and {background}")
+        if not 0 < share <= 1:
+            raise ValueError(f"share must be above 0, at most 1, got {share}")
         if camera_rule not in ("consistent", "released"):
             raise ValueError(f"camera_rule must be 'consistent' or 'released', got {camera_rule!r}")
         self.codec, self.reconstructor = codec, reconstructor
-        self.background, self.generator, self.backend = background, generator, backend
+        self.background, self.generator, self.backend, self.share = background, generator, backend, share
         self.cameras = released_cameras(cameras) if camera_rule == "released" else list(cameras)
         self.views = list(views) if views is not None else evenly_spaced_views(len(cameras), reconstructor.views)
 
     @torch.no_grad()
     def __call__(self, x0: Float[Tensor, "b n c h w"]) -> Float[Tensor, "b n c h w"]:
-        """Return latents of the same views, rendered from one set of Gaussians an object; dtype and device of `x0`.
+        """Return latents of the same views, rendered from one set of Gaussians an object, or `share` of that; dtype and
+        device of `x0`.
 
         Raises ValueError if there are not as many views as cameras.
         """
         if x0.shape[1] != len(self.cameras):
             raise ValueError(f"latents hold {x0.shape[1]} views, the refinement has {len(self.cameras)} cameras")
         refined = [self._encoded(*self._reconstructed(latents), like=latents) for latents in x0]
-        return torch.stack(refined)
+        return torch.stack(refined).lerp(x0, 1 - self.share)
 
     @torch.no_grad()
     def gaussians(self, x0: Float[Tensor, "n c h w"]) -> Gaussians:

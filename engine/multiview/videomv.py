@@ -175,6 +175,7 @@ class VideoMVPipeline(Components):
             generator=torch.Generator().manual_seed(seed + SEED_OF_REFINEMENT),
             background=self.settings.refinement_background,
             camera_rule=sampling.cameras,
+            share=self.settings.refine_share if sampling.refine_share is None else sampling.refine_share,
         )
         settings = self.settings
         count = len(ddim_timesteps(self.schedule.count, self._steps(sampling), settings.spacing))

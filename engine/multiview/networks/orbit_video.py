@@ -67,6 +67,7 @@ class OrbitVideoUNet(GradientCheckpoints, UNetSpatioTemporalConditionModel):
         view_harmonics: int = 0,
         prior: Sequence[float] | None = None,
         prior_pictures: int = 0,
+        prior_width: int = 512,
     ) -> None:
         """Build it; the arguments are diffusers' (`projection_class_embeddings_input_dim` is the vector's length), and
         view_harmonics: so many of each view's place on the ring are told with the time, see `cameras.harmonics`; the release
@@ -74,6 +75,7 @@ class OrbitVideoUNet(GradientCheckpoints, UNetSpatioTemporalConditionModel):
         prior: predict what must be added to what the condition lets expect, see `prior.Expectation` for the two numbers
             with which that begins; it is told behind the condition as well. None: v itself, as the release.
         prior_pictures: that it learns.
+        prior_width: of its layers.
         """
         super().__init__(
             sample_size=sample_size,
@@ -96,7 +98,7 @@ class OrbitVideoUNet(GradientCheckpoints, UNetSpatioTemporalConditionModel):
         self.expectation: Expectation | None = None
         if prior is not None:
             zero_module(self.conv_out)
-            self.expectation = Expectation(out_channels, prior, pictures=prior_pictures)
+            self.expectation = Expectation(out_channels, prior, pictures=prior_pictures, width=prior_width)
             self.conv_in = nn.Conv2d(in_channels + out_channels, block_out_channels[0], 3, padding=1)
         for module in self.modules():
             if isinstance(module, SpatioTemporalResBlock):

@@ -142,3 +142,14 @@ def test_wrong_numbers_of_views_and_settings_are_refused():
         refine(noise(1, 6, 3, 16, 16))
     with pytest.raises(ValueError, match="background from 0 to 1, got 8 cameras and 128"):
         GaussianRefinement(PixelCodec(), KnowingReconstructor(blobs(5)), cameras(8), background=128.0)
+
+
+def test_a_share_of_what_is_rendered_and_the_rest_as_it_was():
+    given = noise(1, 8, 3, SIZE // 2, SIZE // 2)
+    whole, share = (
+        GaussianRefinement(PixelCodec(), KnowingReconstructor(blobs(50)), cameras(8), share=share)(given)
+        for share in (1.0, 0.25)
+    )
+    torch.testing.assert_close(share, 0.25 * whole + 0.75 * given)
+    with pytest.raises(ValueError, match="share must be above 0, at most 1, got 0"):
+        GaussianRefinement(PixelCodec(), KnowingReconstructor(blobs(50)), cameras(8), share=0.0)
