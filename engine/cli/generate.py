@@ -90,8 +90,8 @@ class Generate:
     out: Path
     """The result folder."""
     preset: str
-    """mini comes with its weights, for a CPU (from a sentence they make rough shapes; those of mini-hi3d are still to be
-    trained); videomv-text, videomv-image and hi3d take --weights; tiny and tiny-hi3d have random ones, for tests."""
+    """mini and mini-hi3d come with their weights, for a CPU (mini also takes a sentence, of which it makes rough shapes);
+    videomv-text, videomv-image and hi3d take --weights; tiny and tiny-hi3d have random ones, for tests."""
     image: Unset[Path] = None
     """A picture of one object: transparent, before a plain background, or any with the extra `matting`."""
     text: Unset[str] = None

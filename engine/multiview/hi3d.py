@@ -131,6 +131,7 @@ class _Run:
         self.elevation_deg, self.views, self.seed = elevation_deg, views, seed
         self.on_progress = on_progress
         self.steps = self.settings.steps if sampling.steps is None else sampling.steps
+        self.refined_steps = sampling.steps or self.settings.refined_steps or self.steps
         self.aesthetic: float | None = None
 
     def first_stage(self) -> Float[Tensor, "n 3 h w"]:
@@ -145,7 +146,7 @@ class _Run:
         conditions["tokens"] = self._tokens(image)
         self.on_progress(GenerationProgress("encode", 1, 1))
         noise = self._noise(conditions["concatenated"], self.seed)
-        made = self._sample(self.pipeline.unet, conditions, noise, self.settings.guidance, "denoise")
+        made = self._sample(self.pipeline.unet, conditions, noise, self.settings.guidance, self.steps, "denoise")
         return self._decoded(made)
 
     def second_stage(self, views: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n 3 H W"]:
@@ -163,8 +164,16 @@ class _Run:
         conditions["tokens"] = self._tokens(image)
         injection = LowResolutionInjection(self.codec.encode(low, generator))
         start = self._noise(injection.latents, self.seed + SEED_OF_REFINER)
-        guidance = self.settings.refined_guidance
-        return self._decoded(self._sample(self.pipeline.refiner, conditions, start, guidance, "refine", injection))
+        made = self._sample(
+            self.pipeline.refiner,
+            conditions,
+            start,
+            self.settings.refined_guidance,
+            self.refined_steps,
+            "refine",
+            injection,
+        )
+        return self._decoded(made)
 
     def framed(self, size: int, as_released: Hi3DFraming) -> Framed:
         """Return the picture as a stage is shown it."""
@@ -201,12 +210,13 @@ class _Run:
         conditions: Conditions,
         noise: Float[Tensor, "1 n c h w"],
         guidance: tuple[float, float],
+        steps: int,
         stage: str,
         injection: LowResolutionInjection | None = None,
     ) -> Float[Tensor, "1 n c h w"]:
         asked = self.sampling.guidance_scale
         return sample_stage(
-            network, conditions, noise, steps=self.steps, sigma_range=self.settings.sigma_range,
+            network, conditions, noise, steps=steps, sigma_range=self.settings.sigma_range,
             guidance=(guidance[0], guidance[1] if asked is None else asked),
             interval=GuidanceInterval(*self.sampling.guidance_interval), batched=self.sampling.batched_guidance,
             dtype=self.pipeline.dtype, injection=injection, on_step=reporter(stage, self.codec, self.on_progress),

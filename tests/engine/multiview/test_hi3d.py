@@ -86,6 +86,17 @@ def test_the_first_view_is_the_picture_where_the_weights_say_so(hi3d: Hi3DPipeli
     np.testing.assert_array_equal(made[1:], other[1:])
 
 
+def test_the_second_stage_may_have_steps_of_its_own(hi3d: Hi3DPipeline, picture_of_ball: Picture) -> None:
+    first, second = Listening(hi3d.unet), Listening(hi3d.refiner)
+    own = Hi3DPipeline(
+        replace(hi3d.settings, steps=3, refined_steps=1), hi3d.components | {"unet": first, "refiner": second}
+    )
+    own(picture=picture_of_ball)
+    assert (len(first.told), len(second.told)) == (3, 1)
+    own(picture=picture_of_ball, sampling=Sampling(steps=2))
+    assert (len(first.told), len(second.told)) == (5, 3)
+
+
 def test_without_a_refiner_the_first_stage_is_the_result(hi3d: Hi3DPipeline, picture_of_ball: Picture) -> None:
     alone = {name: part for name, part in hi3d.components.items() if name not in ("refiner", "depth")}
     made = Hi3DPipeline(hi3d.settings, alone)(picture=picture_of_ball, sampling=FAST)
