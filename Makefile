@@ -84,7 +84,7 @@ demo-farm: $(READY) ## From a known object: render its orbit, reconstruct it, me
 ONE_THREAD := OMP_NUM_THREADS=1 NUMBA_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
 test: $(READY) ## Run every test: the quick ones first, then those that start Blender or take long
 	$(ONE_THREAD) $(PY) -m pytest -n $(THREADS) $(PYTEST_ARGS) -m "not blender and not slow and not network"
-	$(PY) -m pytest -n 2 --dist loadfile $(PYTEST_ARGS) -m "(blender or slow) and not network"
+	$(ONE_THREAD) $(PY) -m pytest -n $(THREADS) --dist loadfile $(PYTEST_ARGS) -m "(blender or slow) and not network"
 
 test-fast: $(READY) ## Run the quick tests alone
 	$(ONE_THREAD) $(PY) -m pytest -n $(THREADS) $(PYTEST_ARGS) -m "not blender and not slow and not network and not gpu"
