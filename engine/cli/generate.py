@@ -56,6 +56,8 @@ class Denoising:
     framing: Literal["recentred", "kept", "released"] = "recentred"
     """The object in the middle of the frame; the picture's own frame (kept), for a render by a camera of the orbit that
     is asked for; or for Hi3D the picture as it is, as the release does."""
+    first_stage_only: bool = False
+    """Hi3D: leave out the second stage, which refines the views to twice the size."""
     separate_branches: bool = False
     """Run guidance's two branches one after the other: half the memory, slower."""
     vae_chunk: int = 8
@@ -71,6 +73,7 @@ class Denoising:
             guidance_interval=self.guidance_interval,
             batched_guidance=not self.separate_branches,
             refinement=self.refinement,
+            second_stage=not self.first_stage_only,
             refine_first=self.refine_first,
             refine_share=self.refine_share,
             refine_every=self.refine_every,
