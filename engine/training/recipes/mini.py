@@ -114,11 +114,13 @@ REFINER_UNET: Mapping[str, Any] = {
     "up_block_types": ("CrossAttnUpBlockSpatioTemporal", "UpBlockSpatioTemporal", "UpBlockSpatioTemporal"),
     "block_out_channels": (32, 64, 64),
     "num_attention_heads": (2, 4, 4),
-    "prior": (0.95, 0.3),
+    "prior": (1.0, 0.1),
     "prior_pictures": 0,
     "prior_width": 64,
 }
-"""2.5 M parameters, 11 GFLOP at 32 x 32 latents."""
+"""2.5 M parameters, 11 GFLOP at 32 x 32 latents. The first stage's views enlarged are what is expected: their latents err by a
+mean square of 0.22, degraded views' by 0.04, and weights that began from shares of 0.95 and a variance of 0.3 ended at 0.21
+and 0.04 (270 updates, 14 held-out objects)."""
 DEPTH: Mapping[str, Any] = {
     "is_hybrid": True,
     "hidden_size": 48,
@@ -162,11 +164,9 @@ REGRESSION = replace(STEPS, batch_size=32, learning_rate=2e-3, weight_decay=0.05
 RING24 = DataPlan(size_px=128, roll=0.5, rebase=True, mirror=0.5, colour=0.5, variants=4)
 TOLD24 = replace(RING24, rebase=False, colour=0.0, variants=2, caption="object")
 RING16 = replace(RING24, orbit="ring16", views=16)
-NOISE = Diffusion(LogNormal(1.5, 1.6), LogNormal(-4.0, 0.5), visible=True)
+NOISE = Diffusion(LogNormal(1.5, 1.6), LogNormal(-4.0, 0.5), visible=True, alike=True)
 """Noisier latents than the release's: of a few steps most begin where the shape is decided; less noise on the condition."""
-BASE = BaseSettings(
-    MINI_HI3D, VIDEO_UNET, VAE, IMAGE_ENCODER, None, ("vae",), replace(NOISE, alike=True), train_image_encoder=True
-)
+BASE = BaseSettings(MINI_HI3D, VIDEO_UNET, VAE, IMAGE_ENCODER, None, ("vae",), NOISE, train_image_encoder=True)
 
 RECIPES: tuple[Recipe, ...] = (
     Recipe(
@@ -214,7 +214,8 @@ RECIPES: tuple[Recipe, ...] = (
         "hi3d-refiner", "mini", "16 views refined from 128 to 256 px", replace(RING16, size_px=256, degrade=True), STEPS,
         OURS,
         RefinerSettings(
-            MINI_HI3D, REFINER_UNET, VAE, IMAGE_ENCODER, DEPTH, ("vae", "image_encoder", "depth"), NOISE
+            MINI_HI3D, REFINER_UNET, VAE, IMAGE_ENCODER, DEPTH, ("vae", "image_encoder", "depth"), NOISE,
+            stage_one_share=0.8,
         ),
     ),
 )  # fmt: skip
