@@ -206,7 +206,8 @@ def assert_whole(run: Run) -> None:
             validate_shard(tar)
         keys = {task.uid: task.key for task in run.tasks() if task.shard == receipt.shard}
         assert all(sample.document["renderer"]["task_key"] == keys[sample.uid] for sample in receipt.samples)
-    assert leftovers(run) == []
+    left = leftovers(run)
+    assert not left, f"left behind: {left}"
 
 
 def leftovers(run: Run) -> list[str]:
