@@ -255,7 +255,7 @@ class Reconstruction:
         def report(words: str, done: float) -> None:
             self.progress("mesh", round(100 * done), 100, words)
 
-        if self._orbit_depth():
+        if self._orbit_depth() and settings.surface == "depth":
             assert given.depth_m is not None
             alpha = given.rgba[..., 3].astype(np.float32) / 255
             mesh = mesh_from_depth(given.orbit, given.depth_m, alpha, settings=settings, progress=report)
@@ -342,7 +342,10 @@ def _content_hash(images: OrbitImages) -> str:
     """Hash what an orbit shows and from where, not how it is stored."""
     arrays = [images.rgba, images.depth_m, images.normal, images.albedo, images.orbit.T_world_camera]
     parts = [sha256_bytes(array) for array in arrays if array is not None]
-    return fingerprint({"uid": images.uid, "name": images.orbit.name, "focal": images.orbit.focal_px, "arrays": parts})
+    return fingerprint({
+        "uid": images.uid, "name": images.orbit.name, "focal": images.orbit.focal_px, "arrays": parts,
+        **({} if images.given_view is None else {"given_view": images.given_view}),
+    })  # fmt: skip
 
 
 def sha256_bytes(array: NDArray[Any]) -> str:

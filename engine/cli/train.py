@@ -157,9 +157,11 @@ class Train:
             import torch
 
             from engine.training.loop.export import origins_of
+            from engine.training.loop.processes import on_cpu
             from engine.training.loop.run import train
         torch.set_num_threads(threads)
-        keep_freed_memory()
+        if on_cpu(self.device):
+            keep_freed_memory()
         silence_libraries()
         if not _is_first():
             logging.getLogger().setLevel(logging.ERROR)

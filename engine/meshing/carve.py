@@ -9,7 +9,7 @@ from numba import njit, prange
 from numpy.typing import NDArray
 
 from engine.meshing.settings import MeshSettings
-from engine.meshing.views import NO_PLANE, MeshingError, ViewFields
+from engine.meshing.views import NO_PLANE, MeshingError, ViewFields, bilinear, pixel_of
 
 Array = NDArray[Any]
 STRAY_PERCENT = 0.02  # seen points at either end that may not stretch the grid
@@ -64,18 +64,10 @@ def _reading(
     """What one view says about a point: distance (-trunc = cannot tell), weight, whether a surface is near, pixel."""
     h, w = depth.shape
     x, y, z = point
-    cz = T[2, 0] * x + T[2, 1] * y + T[2, 2] * z + T[2, 3]
-    if cz <= 1e-6:
+    framed, u, v, cz = pixel_of(x, y, z, T, focal, cu, cv, h, w)
+    if not framed:
         return -trunc, 0.0, False, 0, 0
-    u = focal * (T[0, 0] * x + T[0, 1] * y + T[0, 2] * z + T[0, 3]) / cz + cu
-    v = focal * (T[1, 0] * x + T[1, 1] * y + T[1, 2] * z + T[1, 3]) / cz + cv
-    if u < 0.5 or v < 0.5 or u >= w - 0.5 or v >= h - 0.5:
-        return -trunc, 0.0, False, 0, 0
-    px, py = int(u - 0.5), int(v - 0.5)
-    ax, ay = u - 0.5 - px, v - 0.5 - py
-    upper = (1 - ax) * silhouette[py, px] + ax * silhouette[py, px + 1]
-    lower = (1 - ax) * silhouette[py + 1, px] + ax * silhouette[py + 1, px + 1]
-    value = ((1 - ay) * upper + ay * lower) * cz / focal
+    value = bilinear(silhouette, u, v) * cz / focal
     weight, seen = SILHOUETTE_WEIGHT, False
     px, py = int(u), int(v)
     c = cosine[py, px]
@@ -230,6 +222,7 @@ def carve(fields: ViewFields, settings: MeshSettings, given_view: int | None = N
     distance, seen_by = _carve(
         low, voxel, shape, fields.T_camera_world, fields.focal_px, *fields.principal_px, fields.silhouette_px,
         fields.depth_m, fields.planes, fields.cosine, settings.truncation_voxels * voxel,
-        settings.agreement_voxels * voxel, settings.free_views, -1 if given_view is None else given_view, settings.thinnest_voxels,
+        settings.agreement_voxels * voxel, settings.free_views, -1 if given_view is None else given_view,
+        settings.thinnest_voxels,
     )  # fmt: skip
     return Volume(low, voxel, distance, seen_by, seen_low, seen_high)

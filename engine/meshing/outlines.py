@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from engine.geometry import Orbit
 from engine.meshing.carve import MARGIN_VOXELS, Volume
 from engine.meshing.settings import MeshSettings
-from engine.meshing.views import MeshingError, outlines_px
+from engine.meshing.views import MeshingError, bilinear, outlines_px, pixel_of
 
 Array = NDArray[Any]
 HALF_M = 0.55
@@ -42,18 +42,10 @@ def _hull(
                 largest[:] = -limit
                 least = -limit
                 for i in range(n):
-                    cz = T[i, 2, 0] * x + T[i, 2, 1] * y + T[i, 2, 2] * z + T[i, 2, 3]
-                    if cz <= 1e-6:
-                        continue
-                    u = focal * (T[i, 0, 0] * x + T[i, 0, 1] * y + T[i, 0, 2] * z + T[i, 0, 3]) / cz + cu
-                    v = focal * (T[i, 1, 0] * x + T[i, 1, 1] * y + T[i, 1, 2] * z + T[i, 1, 3]) / cz + cv
-                    if u < 0.5 or v < 0.5 or u >= w - 0.5 or v >= h - 0.5:
+                    framed, u, v, cz = pixel_of(x, y, z, T[i], focal, cu, cv, h, w)
+                    if not framed:
                         continue  # beyond its frame a view says nothing
-                    px, py = int(u - 0.5), int(v - 0.5)
-                    ax, ay = u - 0.5 - px, v - 0.5 - py
-                    upper = (1 - ax) * outlines[i, py, px] + ax * outlines[i, py, px + 1]
-                    lower = (1 - ax) * outlines[i, py + 1, px] + ax * outlines[i, py + 1, px + 1]
-                    value = min(((1 - ay) * upper + ay * lower) * cz / focal, limit)
+                    value = min(bilinear(outlines[i], u, v) * cz / focal, limit)
                     if i == given:
                         least = value
                     for k in range(views):
@@ -88,7 +80,7 @@ def hull(
         ))  # fmt: skip
 
     wide = 2 * HALF_M / (COARSE - 1)
-    # Half a cell's diagonal inside the outline is inside for sure, as far outside may still touch it.
+    # A point farther off than half a cell's diagonal, 0.87 cells, has nothing of the hull in its cell.
     near = distances(np.full(3, -HALF_M), wide, (COARSE,) * 3, 2 * wide) < wide
     if not near.any():
         raise MeshingError("the outlines have no point in common: do the poses fit the masks?")

@@ -49,11 +49,7 @@ def mesh_from_depth(
     Raises:
         MeshingError: inputs that cannot become a mesh; MissingDependencyError: pymeshlab is missing.
     """
-    settings = settings or MeshSettings()
-    report = progress or (lambda stage, share: None)
-    alpha = _shares(alpha)
-    check_inputs(orbit, depth_m, alpha)
-    use_threads(settings.threads)
+    alpha, settings, report = _checked(orbit, depth_m, alpha, settings, progress)
     report("views", 0.0)
     fields = view_fields(orbit, depth_m, alpha, settings.alpha_level, settings.threads)
     report("carve", 0.1)
@@ -74,18 +70,25 @@ def mesh_from_outlines(
 
     Arguments, result and errors are those of `mesh_from_depth`.
     """
-    settings = settings or MeshSettings()
-    report = progress or (lambda stage, share: None)
-    alpha = _shares(alpha)
-    check_inputs(orbit, None, alpha)
-    use_threads(settings.threads)
+    alpha, settings, report = _checked(orbit, None, alpha, settings, progress)
     report("outlines", 0.0)
     volume = hull(orbit, alpha, settings, given_view)
     return _surface(volume, volume.distance_m, settings, report)
 
 
-def _shares(alpha: Float[np.ndarray, "n h w"] | UInt8[np.ndarray, "n h w"]) -> Float[np.ndarray, "n h w"]:
-    return alpha / np.float32(255) if alpha.dtype == np.uint8 else alpha
+def _checked(
+    orbit: Orbit,
+    depth_m: Float[np.ndarray, "..."] | None,
+    alpha: Float[np.ndarray, "..."] | UInt8[np.ndarray, "..."],
+    settings: MeshSettings | None,
+    progress: Progress | None,
+) -> tuple[Float[np.ndarray, "n h w"], MeshSettings, Progress]:
+    """Return alpha as shares, and what else is used where nothing is given; set the threads."""
+    settings = settings or MeshSettings()
+    alpha = alpha / np.float32(255) if alpha.dtype == np.uint8 else alpha
+    check_inputs(orbit, depth_m, alpha)
+    use_threads(settings.threads)
+    return alpha, settings, progress or (lambda stage, share: None)
 
 
 def _surface(

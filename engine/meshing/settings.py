@@ -13,8 +13,8 @@ class MeshSettings:
     """How depth maps become a mesh and views become its texture."""
 
     surface: Literal["depth", "outlines"] = "depth"
-    """Of views without depth of their own: the surface that splats' depth shows, or the hull of their outlines alone, for
-    generated views that are too blurred to agree about depth."""
+    """The surface that depth shows, the views' own or that of splats, or the hull of the outlines alone, for generated views
+    that are too blurred to agree about depth."""
     resolution: int = 224
     """Voxels along the longest side of what was seen."""
     truncation_voxels: float = 3.0

@@ -22,7 +22,7 @@ from engine.meshing.rasterize import rasterize_mesh
 from engine.meshing.settings import MeshSettings, Progress
 from engine.meshing.threads import use_threads
 from engine.meshing.unwrap import unwrap
-from engine.meshing.views import MeshingError
+from engine.meshing.views import MeshingError, pixel_of
 
 Array = NDArray[Any]
 VISIBILITY_SCALE = 2  # the mesh's z-buffer is drawn this much finer than the views
@@ -124,13 +124,8 @@ def _blend(
             facing = (tx * normal[m, 0] + ty * normal[m, 1] + tz * normal[m, 2]) / length
             if facing < facing_min:
                 continue
-            x, y, z = point[m, 0], point[m, 1], point[m, 2]
-            cz = T[i, 2, 0] * x + T[i, 2, 1] * y + T[i, 2, 2] * z + T[i, 2, 3]
-            if cz <= 1e-6:
-                continue
-            u = focal * (T[i, 0, 0] * x + T[i, 0, 1] * y + T[i, 0, 2] * z + T[i, 0, 3]) / cz + cu
-            v = focal * (T[i, 1, 0] * x + T[i, 1, 1] * y + T[i, 1, 2] * z + T[i, 1, 3]) / cz + cv
-            if u < 0.5 or v < 0.5 or u >= w - 0.5 or v >= h - 0.5:
+            framed, u, v, cz = pixel_of(point[m, 0], point[m, 1], point[m, 2], T[i], focal, cu, cv, h, w)
+            if not framed:
                 continue
             # a pixel of the z-buffer may see the surface half a pixel away: allow for its slope
             seen = depth[i, int(v * scale), int(u * scale)]

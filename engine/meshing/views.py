@@ -91,6 +91,29 @@ def outlines_px(alpha: Float[np.ndarray, "n h w"], level: float, threads: int) -
 
 @njit(cache=True)
 @no_type_check  # jaxtyping would wrap what numba compiles
+def pixel_of(x: float, y: float, z: float, T: Array, focal: float, cu: float, cv: float, h: int, w: int) -> Any:
+    """Return whether a camera's frame holds a world point with its four nearest pixel centres, u, v and depth in metres."""
+    cz = T[2, 0] * x + T[2, 1] * y + T[2, 2] * z + T[2, 3]
+    if cz <= 1e-6:
+        return False, 0.0, 0.0, cz
+    u = focal * (T[0, 0] * x + T[0, 1] * y + T[0, 2] * z + T[0, 3]) / cz + cu
+    v = focal * (T[1, 0] * x + T[1, 1] * y + T[1, 2] * z + T[1, 3]) / cz + cv
+    return u >= 0.5 and v >= 0.5 and u < w - 0.5 and v < h - 0.5, u, v, cz
+
+
+@njit(cache=True)
+@no_type_check  # jaxtyping would wrap what numba compiles
+def bilinear(field: Array, u: float, v: float) -> float:
+    """Return a view's field at u, v, between the centres of pixels."""
+    px, py = int(u - 0.5), int(v - 0.5)
+    ax, ay = u - 0.5 - px, v - 0.5 - py
+    upper = (1 - ax) * field[py, px] + ax * field[py, px + 1]
+    lower = (1 - ax) * field[py + 1, px] + ax * field[py + 1, px + 1]
+    return (1 - ay) * upper + ay * lower
+
+
+@njit(cache=True)
+@no_type_check  # jaxtyping would wrap what numba compiles
 def _axis_slope(
     depth: Array, view: int, y: int, x: int, q: float, axis: int, focal: float, steep: float, steepest: float
 ) -> float:

@@ -105,8 +105,8 @@ class Hi3DPipeline(Components):
             views = run.second_stage(views)
         record = {
             "system": self.system, "seed": seed, "steps": run.steps, "guidance": settings.guidance,
-            "refined": refined, "elevation_deg": run.elevation_deg, "aesthetic": run.aesthetic,
-            "sampling": asdict(sampling),
+            "refined": refined, "second_stage_steps": run.refined_steps if refined else 0, "elevation_deg": run.elevation_deg,
+            "aesthetic": run.aesthetic, "sampling": asdict(sampling),
         }  # fmt: skip
         given = run.framed(size_px, "released_stage2" if refined else "released_stage1")
         return Generation(generated(uid, cameras, views, settings, record, given), None, record)
@@ -164,15 +164,8 @@ class _Run:
         conditions["tokens"] = self._tokens(image)
         injection = LowResolutionInjection(self.codec.encode(low, generator))
         start = self._noise(injection.latents, self.seed + SEED_OF_REFINER)
-        made = self._sample(
-            self.pipeline.refiner,
-            conditions,
-            start,
-            self.settings.refined_guidance,
-            self.refined_steps,
-            "refine",
-            injection,
-        )
+        guidance, steps = self.settings.refined_guidance, self.refined_steps
+        made = self._sample(self.pipeline.refiner, conditions, start, guidance, steps, "refine", injection)
         return self._decoded(made)
 
     def framed(self, size: int, as_released: Hi3DFraming) -> Framed:

@@ -157,23 +157,22 @@ TINY_BASE = BaseSettings(
     preview_steps=3,
 )  # fmt: skip
 
+TINY_FIRST = Recipe(
+    name="hi3d-base",
+    size="tiny",
+    summary="the first stage, for tests",
+    data=DataPlan(orbit="ring16", views=16, size_px=64),
+    optimisation=TINY_STEPS,
+    sources=TINY_SOURCES,
+    task=TINY_BASE,
+)
+
 TINY = (
-    Recipe(
-        name="hi3d-base",
-        size="tiny",
-        summary="the first stage, for tests",
-        data=DataPlan(orbit="ring16", views=16, size_px=64),
-        optimisation=TINY_STEPS,
-        sources=TINY_SOURCES,
-        task=TINY_BASE,
-    ),
-    Recipe(
+    TINY_FIRST,
+    replace(
+        TINY_FIRST,
         name="expectation-hi3d",
-        size="tiny",
         summary="what a picture lets expect of its views, for tests",
-        data=DataPlan(orbit="ring16", views=16, size_px=64),
-        optimisation=TINY_STEPS,
-        sources=TINY_SOURCES,
         task=replace(TINY_BASE, unet={**TINY_VIDEO_UNET, "prior": (0.75, 0.5), "prior_pictures": 16}),
     ),
     Recipe(

@@ -65,14 +65,17 @@ class Rule:
 
     settings: VideoMVSettings | Hi3DSettings
     """What the denoiser's weights are trained for."""
-    kind: Literal["text", "picture"]
-    """Of the condition."""
     visible: bool
     """See `weighing.weighed`."""
     alike: bool
     """Likewise."""
     drop: float
     """Share of the sentences that become the negative one; a picture is always told (as in I2VGen-XL)."""
+
+    @property
+    def kind(self) -> Literal["text", "picture"]:
+        """Of the condition."""
+        return "picture" if isinstance(self.settings, Hi3DSettings) else self.settings.kind
 
     @property
     def system(self) -> Literal["videomv", "hi3d"]:
@@ -179,14 +182,14 @@ def build(start: Start) -> ExpectationLearning:
     settings = with_scaling_of(start, plan.settings)
     told = ("text_encoder",) if settings.kind == "text" else ()
     components = videomv_components(start, settings, plan.networks, plan.pretrained, ("unet", "vae", *told))
-    rule = Rule(settings, settings.kind, plan.visible, plan.alike, plan.drop)
+    rule = Rule(settings, plan.visible, plan.alike, plan.drop)
     return _learning(start, components, rule)
 
 
 def _of_hi3d(start: Start, plan: BaseSettings) -> ExpectationLearning:
     unet = start.component("unet", "OrbitVideoUNet", lambda: OrbitVideoUNet(**plan.unet), plan.pretrained)
     components = {"unet": unet, "vae": taken_vae(start, plan.vae, plan.pretrained)}
-    rule = Rule(system_of(start, plan.system), "picture", plan.diffusion.visible, plan.diffusion.alike, drop=0.0)
+    rule = Rule(system_of(start, plan.system), plan.diffusion.visible, plan.diffusion.alike, drop=0.0)
     return _learning(start, components, rule)
 
 

@@ -22,7 +22,8 @@ from engine.training.types import Batch, Draws
 
 
 class OneStep:
-    """A frozen VideoMV that is asked once, or twice where it works on from its own guess. Dropout is off, unlike in the release, whose frozen network kept it on."""
+    """A frozen VideoMV that is asked once, or twice where it works on from its own guess. Dropout is off, unlike in the
+    release, whose frozen network kept it on."""
 
     def __init__(
         self, components: Mapping[str, Any], settings: VideoMVSettings, latents: LatentCache, guessed: float = 0.0
