@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -93,13 +93,18 @@ class Batch:
     def __len__(self) -> int:
         return len(self.uids)
 
+    def alone(self, index: int) -> "Batch":
+        """Return the batch of one of its clips."""
+        held = {one.name: getattr(self, one.name) for one in fields(self)}
+        return Batch(**{name: value[index : index + 1] for name, value in held.items() if value is not None})
+
 
 class Draws:
     """Random numbers of a batch, each clip's from its own seed: the same in any batch, on any device and rank."""
 
     def __init__(self, seeds: Sequence[int], device: torch.device | str = "cpu") -> None:
         self._generators = [torch.Generator().manual_seed(seed) for seed in seeds]
-        self._device = device
+        self.device = device
 
     def normal(self, *shape: int) -> Float[Tensor, "b ..."]:
         """Unit normal numbers, [b, *shape]."""
@@ -114,7 +119,7 @@ class Draws:
         return torch.stack([torch.randperm(count, generator=generator)[:wanted] for generator in self._generators])
 
     def _stacked(self, drawn: list[Tensor]) -> Tensor:
-        return torch.stack(drawn).to(self._device)
+        return torch.stack(drawn).to(self.device)
 
 
 def seed_from(*parts: object) -> int:

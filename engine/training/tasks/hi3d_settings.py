@@ -102,11 +102,19 @@ class RefinerSettings:
     """Share of the clips whose low-quality views are a first stage's, where one is given; the others' are degraded."""
     stage_one_steps: int | None = None
     """Steps of that first stage; None: its default."""
+    lasting: bool = False
+    """Make a clip's low-quality views once, with their noise, and keep what is told of them for when its pixels come again:
+    where first stage, autoencoder and depth network cost more than the student. Degraded views, which are drawn anew in
+    every pass, do not last: stage_one_share must be 1."""
 
     def __post_init__(self) -> None:
-        """Raise ValueError for a share that is none."""
+        """Raise ValueError for a share that is none, or degraded views that should last."""
         if not 0 <= self.stage_one_share <= 1:
             raise ValueError(f"stage_one_share must be a share, 0 to 1, got {self.stage_one_share}")
+        if self.lasting and self.stage_one_share < 1:
+            raise ValueError(
+                f"lasting low-quality views are a first stage's alone, got a share of {self.stage_one_share}"
+            )
 
 
 @dataclass(frozen=True)

@@ -138,16 +138,26 @@ class OrbitVideoTask(ABC):
     ) -> dict[str, Tensor]:
         """Return what the student is told besides latents and time; kept None: nothing is dropped."""
 
+    def told(
+        self, batch: Batch, draws: Draws, augmentation: Float[Tensor, " b"], kept: Kept | None
+    ) -> dict[str, Tensor]:
+        """Return the conditions of what is given."""
+        return self.conditions(self.given(batch), batch, draws, augmentation, kept)
+
+    def augmentation(self, batch: Batch, draws: Draws) -> Float[Tensor, " b"]:
+        """Draw the standard deviation of the noise on what is given, in [-1, 1]."""
+        return drawn(self.diffusion.augmentation, draws.normal())
+
     def loss(self, student: nn.Module, batch: Batch, *, share: float) -> Losses:
         """Return the weighted error at one noise level a clip (Hi3D equations 4 and 5). Raises TrainingError."""
         draws = Draws(batch.seeds, batch.pixels.device)
         sigma = drawn(self.diffusion.sigma, draws.normal())
-        augmentation = drawn(self.diffusion.augmentation, draws.normal())
+        augmentation = self.augmentation(batch, draws)
         kept = drawn_kept(self.diffusion, draws, batch.pixels.shape[1])
         with undisturbed(batch):
             x0 = self.latents.sampled(batch, draws)
             eps = draws.normal(*x0.shape[1:])
-            conditions = self.conditions(self.given(batch), batch, draws, augmentation, kept)
+            conditions = self.told(batch, draws, augmentation, kept)
         losses = self._weighed(v_errors(student, x0, eps, sigma, conditions), x0)
         clean = (losses.detach() * sigma**2 / (sigma**2 + 1)).mean()
         return Losses(losses.mean(), {"clean_mse": clean})
@@ -158,7 +168,7 @@ class OrbitVideoTask(ABC):
         with undisturbed(batch):
             x0 = self.latents.sampled(batch, draws)
             eps = draws.normal(*x0.shape[1:])
-            conditions = self.conditions(self.given(batch), batch, draws, self._usual_augmentation(batch), None)
+            conditions = self.told(batch, draws, self._usual_augmentation(batch), None)
         found = {}
         with at_rest(student):
             for sigma in quantiles(self.diffusion.sigma, MEASURED_LEVELS).tolist():

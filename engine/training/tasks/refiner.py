@@ -25,7 +25,9 @@ from engine.multiview.hi3d_conditions import (
     second_stage_conditions,
 )
 from engine.multiview.networks.latents import LatentCodec
+from engine.multiview.networks.orbit_video import conditioning_vector
 from engine.multiview.settings import Hi3DSettings
+from engine.training.kept import KeptTensors, weights_hash
 from engine.training.tasks.components import Start
 from engine.training.tasks.hi3d_networks import (
     check_widths,
@@ -67,27 +69,52 @@ class RefinerTask(OrbitVideoTask):
         made = {} if stage_one is None else {STAGE_ONE: nn.ModuleDict(stage_one.components)}
         super().__init__(student, {**frozen, **made}, system, settings, latents)
         self.settings, self.stage_one = settings, stage_one
+        self._kept = KeptTensors(latents, self._kept_name, what="low-quality views")
 
     def given(self, batch: Batch) -> Float[Tensor, "b *views 3 h w"]:
         """Return the low-quality views. Raises TrainingError where there are none."""
-        if batch.degraded is None:
+        share = 0.0 if self.stage_one is None else self.settings.stage_one_share
+        if share < 1 and batch.degraded is None:
             raise TrainingError(
-                f"{batch.uids[0]}: comes without low-quality views; the data plan of hi3d-refiner says degrade"
+                f"{batch.uids[0]}: comes without low-quality views; let the data plan of hi3d-refiner say degrade, or give a "
+                "first stage that makes all of them (--part stage_one=FOLDER and a stage_one_share of 1)"
             )
         if self.stage_one is None:
+            assert batch.degraded is not None
             return batch.degraded
-        draws = Draws([seed_from(seed, STAGE_ONE) for seed in batch.seeds], batch.pixels.device)
+        draws = Draws([seed_from(seed, STAGE_ONE) for seed in self._seeds(batch)], batch.pixels.device)
         vae, size = self.stage_one.components["vae"], self.stage_one.settings.size_px
         side = size // LatentCodec(vae).factor
         # Drawn for all clips: what one of them is given does not depend on the others.
-        chosen = draws.uniform() < self.settings.stage_one_share
+        chosen = draws.uniform() < share
         augmentation = draws.normal(3, size, size)
         noise = draws.normal(batch.pixels.shape[1], vae.config.latent_channels, side, side)
-        low = batch.degraded.clone()
+        low = (batch.pixels if batch.degraded is None else batch.degraded).clone()
         if bool(chosen.any()):
             picture, told = batch.pixels[chosen, 0], elevations(batch)[chosen]
             low[chosen] = self._of_stage_one(picture, told, augmentation[chosen], noise[chosen]).to(low)
         return low
+
+    def told(
+        self, batch: Batch, draws: Draws, augmentation: Float[Tensor, " b"], kept: Kept | None
+    ) -> dict[str, Tensor]:
+        """Return the conditions of the low-quality views: kept ones, where they last and the clips come again."""
+        if not self._lasts(batch):
+            return super().told(batch, draws, augmentation, kept)
+        entries = [self._entry(batch.alone(index), augmentation[index : index + 1]) for index in range(len(batch))]
+        told = {
+            "concatenated": torch.stack(entries).to(batch.pixels),
+            "vector": conditioning_vector(elevations(batch), augmentation, None),
+        }
+        return self._dropped(told, kept) | self._tokens(batch.pixels[:, 0], kept)
+
+    def augmentation(self, batch: Batch, draws: Draws) -> Float[Tensor, " b"]:
+        """Draw the noise's level; that of views that last lasts as well."""
+        if not self._lasts(batch):
+            return super().augmentation(batch, draws)
+        return super().augmentation(
+            batch, Draws([seed_from(seed, "level") for seed in self._seeds(batch)], draws.device)
+        )
 
     def conditions(
         self,
@@ -103,12 +130,7 @@ class RefinerTask(OrbitVideoTask):
             given, draws.normal(*given.shape[1:]), augmentation, elevation_deg=elevations(batch), codec=self.codec,
             depth=depth,
         )  # fmt: skip
-        if kept is not None:
-            share = kept.latents[:, :, None, None, None]
-            near, latents = told["concatenated"].split([DEPTH_CHANNELS, self._latent_shape(batch)[1]], dim=2)
-            near = near * share if self.settings.drop_depth else near
-            told["concatenated"] = torch.cat([near, latents * share], 2)
-        return told | self._tokens(given[:, 0], kept)
+        return self._dropped(told, kept) | self._tokens(given[:, 0], kept)
 
     @property
     def guidance(self) -> tuple[float, float]:
@@ -118,6 +140,43 @@ class RefinerTask(OrbitVideoTask):
     def injection(self, given: Float[Tensor, "b *views 3 h w"], draws: Draws) -> LowResolutionInjection:
         """Return the low-quality views' latents, which the release's sampler starts from."""
         return LowResolutionInjection(self.latents.drawn(*self.codec.posterior(given), draws))
+
+    def _lasts(self, batch: Batch) -> bool:
+        return self.settings.lasting and bool(batch.pixels_keys) and all(batch.pixels_keys)
+
+    def _seeds(self, batch: Batch) -> list[int]:
+        """Of what the low-quality views hang on: the clip's pass, or its pixels where these views last."""
+        if not self._lasts(batch):
+            return list(batch.seeds)
+        return [seed_from(key, start) for key, start in zip(batch.pixels_keys, batch.starts, strict=True)]
+
+    def _entry(self, clip: Batch, augmentation: Float[Tensor, " 1"]) -> Float[Tensor, "n k h w"]:
+        """What is told of one clip's low-quality views: depth, then latents."""
+        views = clip.pixels.shape[1]
+        key = f"{clip.pixels_keys[0]} {clip.starts[0]} {float(augmentation):.6f}"
+
+        def made() -> Tensor:
+            draws = Draws([seed_from(seed, "noise") for seed in self._seeds(clip)], clip.pixels.device)
+            return super(RefinerTask, self).told(clip, draws, augmentation, None)["concatenated"][0]
+
+        return self._kept.get(key, lambda found: found.ndim == 4 and len(found) == views, made)
+
+    def _kept_name(self) -> str:
+        """Of all that low-quality views hang on but the clip."""
+        assert self.stage_one is not None
+        networks = [*self.frozen.values(), *self.stage_one.components.values()]
+        said = (self.stage_one.settings, self.settings.stage_one_steps, self.settings.without)
+        return f"low-{weights_hash(*networks)}-{seed_from(*said):x}"
+
+    def _dropped(self, told: dict[str, Tensor], kept: Kept | None) -> dict[str, Tensor]:
+        if kept is None:
+            return told
+        share = kept.latents[:, :, None, None, None]
+        near, latents = told["concatenated"].split(
+            [DEPTH_CHANNELS, told["concatenated"].shape[2] - DEPTH_CHANNELS], dim=2
+        )
+        near = near * share if self.settings.drop_depth else near
+        return {**told, "concatenated": torch.cat([near, latents * share], 2)}
 
     def _of_stage_one(
         self,
@@ -168,6 +227,11 @@ def build(start: Start) -> RefinerTask:
         unet.enable_gradient_checkpointing()
     system = replace(system_of(start, settings.system), refiner_depth=told_depth)
     first = _first_stage((start.parts or {}).get(STAGE_ONE))
+    if settings.lasting and first is None:
+        raise TrainingError(
+            f"{start.recipe.name} ({start.recipe.size}) refines what a first stage makes: pass --part stage_one=FOLDER, "
+            "weights with a first stage (the small ones are trained by: turntable train-mini hi3d-refiner)"
+        )
     return RefinerTask(Hi3DStudent(unet), frozen, system, settings, start.cache, first)
 
 

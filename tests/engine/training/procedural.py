@@ -73,19 +73,3 @@ def picture_batch(count: int = 2) -> Batch:
         seeds=tuple(range(count)),
         positions=(Position(0, 0, 0),) * count,
     )
-
-
-def alone(batch: Batch, index: int) -> Batch:
-    """Return one clip of a batch."""
-    return Batch(
-        pixels=batch.pixels[index : index + 1],
-        alpha=batch.alpha[index : index + 1],
-        orbits=None if batch.orbits is None else batch.orbits[index : index + 1],
-        backgrounds=batch.backgrounds[index : index + 1],
-        captions=batch.captions[index : index + 1],
-        uids=batch.uids[index : index + 1],
-        seeds=batch.seeds[index : index + 1],
-        positions=batch.positions[index : index + 1],
-        pixels_keys=batch.pixels_keys[index : index + 1],
-        starts=batch.starts[index : index + 1],
-    )

@@ -9,9 +9,10 @@ from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from engine.multiview.networks.encoders import seeded
 from engine.multiview.networks.latents import LatentCodec
 from engine.multiview.sizes import tiny_vae
-from engine.training.latents import LatentCache, weights_hash
+from engine.training.kept import weights_hash
+from engine.training.latents import LatentCache
 from engine.training.types import Draws
-from tests.engine.training.procedural import alone, batch_of, orbit_of
+from tests.engine.training.procedural import batch_of, orbit_of
 
 HALF = 1e-3
 """Relative spacing of float16."""
@@ -45,7 +46,7 @@ def test_a_turned_clip_is_found_and_turned(vae):
     cache.moments(keyed())
     turned = keyed(start=3)
     found = cache.moments(turned)
-    assert cache.made == 2
+    assert cache.kept.made == 2
     for moments, true in zip(found, LatentCodec(vae).posterior(turned.pixels), strict=True):
         torch.testing.assert_close(moments, true, rtol=HALF, atol=1e-4)
 
@@ -61,7 +62,7 @@ def test_neighbours_in_a_batch_change_no_bit(vae):
     batch = keyed()
     together = LatentCache(LatentCodec(vae)).sampled(batch, Draws(batch.seeds))
     for index in range(2):
-        one = alone(batch, index)
+        one = batch.alone(index)
         assert torch.equal(LatentCache(LatentCodec(vae)).sampled(one, Draws(one.seeds))[0], together[index])
 
 
@@ -71,7 +72,7 @@ def test_another_run_finds_entries_on_disk(vae, tmp_path):
     again = LatentCache(LatentCodec(vae), tmp_path)
     for one, other in zip(made, again.moments(batch), strict=True):
         assert torch.equal(one, other)
-    assert again.made == 0
+    assert again.kept.made == 0
     assert not list(tmp_path.rglob("*.partial"))
 
 
@@ -80,7 +81,7 @@ def test_another_autoencoder_finds_nothing(vae, tmp_path):
     LatentCache(LatentCodec(vae), tmp_path).moments(batch)
     other = LatentCache(LatentCodec(autoencoder(seed=1)), tmp_path)
     other.moments(batch)
-    assert other.made == 2
+    assert other.kept.made == 2
     assert weights_hash(vae) != weights_hash(autoencoder(seed=1))
     assert weights_hash(vae) == weights_hash(autoencoder())
 
@@ -90,13 +91,15 @@ def test_a_damaged_entry_is_made_again_and_said(vae, tmp_path, caplog, damage):
     batch = keyed()
     made = LatentCache(LatentCodec(vae), tmp_path).moments(batch)
     cache = LatentCache(LatentCodec(vae), tmp_path)
-    path = cache.path("a")
+    path = cache.kept.path("a")
     path.write_bytes(damage(path.read_bytes()))
     for one, other in zip(made, cache.moments(batch), strict=True):
         assert torch.equal(one, other)
-    assert cache.made == 1
+    assert cache.kept.made == 1
     assert str(path) in caplog.text
-    assert LatentCache(LatentCodec(vae), tmp_path)._read("a", 4) is not None  # mended
+    mended = LatentCache(LatentCodec(vae), tmp_path)
+    mended.moments(batch)
+    assert mended.kept.made == 0
 
 
 def test_an_entry_with_another_number_of_views_is_not_taken(vae, tmp_path):
@@ -111,11 +114,11 @@ def test_memory_keeps_to_its_limit(vae):
     cache = LatentCache(LatentCodec(vae), memory_bytes=1)
     cache.moments(batch)
     cache.moments(batch)
-    assert cache.made == 4  # one entry fits, and the other one drives it out each time
+    assert cache.kept.made == 4  # one entry fits, and the other one drives it out each time
     plenty = LatentCache(LatentCodec(vae))
     plenty.moments(batch)
     plenty.moments(batch)
-    assert plenty.made == 2
+    assert plenty.kept.made == 2
 
 
 def test_clips_without_a_key_are_encoded_each_time(vae, tmp_path):
@@ -125,7 +128,7 @@ def test_clips_without_a_key_are_encoded_each_time(vae, tmp_path):
     for _ in range(2):
         for one, other in zip(cache.moments(batch), exact, strict=True):
             assert torch.equal(one, other)  # not even rounded
-    assert cache.made == 4
+    assert cache.kept.made == 0
     assert not list(tmp_path.iterdir())
 
 
@@ -144,4 +147,4 @@ def test_entries_made_in_half_precision_are_kept_apart(vae, tmp_path):
     with torch.autocast("cpu", dtype=torch.bfloat16):
         half = LatentCache(LatentCodec(vae), tmp_path)
         half.moments(batch)
-    assert half.made == 2
+    assert half.kept.made == 2

@@ -24,7 +24,7 @@ from engine.training.tasks.build import make_task
 from engine.training.tasks.hi3d_settings import BaseSettings, Diffusion
 from engine.training.tasks.orbit_video import Kept, drawn_kept
 from engine.training.types import Draws, Task, seed_from
-from tests.engine.training.procedural import alone, picture_batch
+from tests.engine.training.procedural import picture_batch
 from tests.engine.training.tasks.ball_batches import ball_batch, gradients, overfitted, picture_of_ball
 
 (RECIPE,) = [recipe for recipe in RECIPES if (recipe.name, recipe.size) == ("hi3d-base", "tiny")]
@@ -152,7 +152,7 @@ def test_a_batch_is_the_mean_of_its_clips(task: BaseTask) -> None:
     batch = ball_batch(64, VIEWS)
     with torch.no_grad():
         both = task.loss(task.student, batch, share=0.0).total
-        each = [task.loss(task.student, alone(batch, index), share=0.0).total for index in range(2)]
+        each = [task.loss(task.student, batch.alone(index), share=0.0).total for index in range(2)]
     assert float(abs(each[0] - each[1])) > 1e-3
     torch.testing.assert_close(both, (each[0] + each[1]) / 2, rtol=1e-5, atol=1e-6)  # other blocks of the products
 

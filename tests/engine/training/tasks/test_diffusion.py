@@ -19,7 +19,7 @@ from engine.training.recipes import recipe_named
 from engine.training.tasks.build import make_task
 from engine.training.tasks.diffusion import OrbitDiffusion
 from engine.training.types import Draws, Task
-from tests.engine.training.procedural import alone, batch_of, orbit_of, picture_batch
+from tests.engine.training.procedural import batch_of, orbit_of, picture_batch
 from tests.engine.training.tasks.stand_ins import Recorder
 
 TEXT, IMAGE = recipe_named("videomv-text", "tiny"), recipe_named("videomv-image", "tiny")
@@ -112,7 +112,7 @@ def test_a_batch_is_the_mean_of_its_clips(which, clips, request):
     task = request.getfixturevalue(which)
     together = task.loss(task.student, clips, share=0.0).total
     torch.manual_seed(12345)  # nothing is drawn from torch's own generator: tiny networks have no dropout
-    apart = [task.loss(task.student, alone(clips, index), share=0.0).total for index in range(2)]
+    apart = [task.loss(task.student, clips.alone(index), share=0.0).total for index in range(2)]
     torch.testing.assert_close(together, sum(apart) / 2, rtol=1e-5, atol=0)  # float32 sums in another order
 
 

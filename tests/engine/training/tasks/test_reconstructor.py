@@ -12,7 +12,7 @@ from engine.training.recipes import recipe_named
 from engine.training.tasks.build import make_task
 from engine.training.tasks.reconstructor import Reconstruction, chosen
 from engine.training.types import Draws
-from tests.engine.training.procedural import alone, batch_of, orbit_of, picture_batch, thing
+from tests.engine.training.procedural import batch_of, orbit_of, picture_batch, thing
 from tests.engine.training.tasks.stand_ins import Knowing
 
 TINY = recipe_named("reconstructor", "tiny")
@@ -36,7 +36,7 @@ def test_a_batch_is_the_mean_of_its_clips(settings, batch):
     task = made(settings)
     together = task.loss(task.student, batch, share=0.0).total
     torch.manual_seed(1)
-    apart = [task.loss(task.student, alone(batch, index), share=0.0).total for index in range(2)]
+    apart = [task.loss(task.student, batch.alone(index), share=0.0).total for index in range(2)]
     torch.testing.assert_close(together, sum(apart) / 2, rtol=1e-4, atol=0)  # float32 sums in another order
 
 

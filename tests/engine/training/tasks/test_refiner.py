@@ -62,18 +62,6 @@ def changed(**changes: Any) -> Recipe:
     return replace(RECIPE, task=replace(RECIPE.task, **changes))
 
 
-def one(batch: Batch, index: int) -> Batch:
-    """A clip alone, with its low-quality views."""
-    only = slice(index, index + 1)
-    assert batch.orbits is not None
-    assert batch.degraded is not None
-    return replace(
-        batch, pixels=batch.pixels[only], alpha=batch.alpha[only], orbits=batch.orbits[only],
-        backgrounds=batch.backgrounds[only], captions=("",), uids=batch.uids[only], seeds=batch.seeds[only],
-        positions=batch.positions[only], depth_m=None, degraded=batch.degraded[only],
-    )  # fmt: skip
-
-
 @torch.no_grad()
 def told(task: RefinerTask, batch: Batch, kept: Kept | None = None) -> dict[str, Tensor]:
     return task.conditions(task.given(batch), batch, Draws(batch.seeds), LEVEL[: len(batch)], kept)
@@ -152,7 +140,7 @@ def test_dropped_latents_take_the_depth_with_them(batch: Batch) -> None:
 def test_a_batch_is_the_mean_of_its_clips(task: RefinerTask, batch: Batch) -> None:
     with torch.no_grad():
         both = task.loss(task.student, batch, share=0.0).total
-        each = [task.loss(task.student, one(batch, index), share=0.0).total for index in range(2)]
+        each = [task.loss(task.student, batch.alone(index), share=0.0).total for index in range(2)]
     torch.testing.assert_close(both, (each[0] + each[1]) / 2, rtol=1e-5, atol=1e-6)  # other blocks of the products
 
 
@@ -172,7 +160,7 @@ def test_a_first_stage_gives_a_share_of_the_low_views(batch: Batch, first_stage:
     with torch.no_grad():
         made = always.given(batch)
         never = make_task(changed(stage_one_share=0.0), parts=parts).given(batch)
-        alone = always.given(one(batch, 1))
+        alone = always.given(batch.alone(1))
     assert batch.degraded is not None
     assert torch.equal(never, batch.degraded)
     assert torch.equal(made[:, 0], batch.pixels[:, 0])
@@ -181,6 +169,50 @@ def test_a_first_stage_gives_a_share_of_the_low_views(batch: Batch, first_stage:
     again = always.given(batch)
     assert torch.equal(made, again)
     always.loss(always.student, batch, share=0.0).total.backward()
+
+
+def test_low_views_of_a_first_stage_last(batch: Batch, first_stage: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Made once for all clips of the same pixels, with their noise, whatever else is drawn for a clip."""
+    task = make_task(changed(stage_one_share=1.0, lasting=True), parts={"stage_one": first_stage})
+    asked: list[int] = []
+    make = task._of_stage_one
+
+    def counted(picture: Tensor, *more: Tensor) -> Tensor:
+        asked.append(len(picture))
+        return make(picture, *more)
+
+    monkeypatch.setattr(task, "_of_stage_one", counted)
+
+    def heard(batch: Batch) -> dict[str, Tensor]:
+        draws = Draws(batch.seeds)
+        draws.normal()  # of the noise level
+        with torch.no_grad():
+            return task.told(batch, draws, task.augmentation(batch, draws), None)
+
+    keyed = replace(batch, pixels_keys=("a", "b"), starts=(0, 0), degraded=None)
+    first = heard(keyed)
+    assert asked == [1, 1]
+    again = heard(replace(keyed, seeds=(1, 2)))
+    assert asked == [1, 1]
+    assert all(torch.equal(first[name], again[name]) for name in first)
+    second = heard(keyed.alone(1))
+    assert torch.equal(first["concatenated"][1:], second["concatenated"])
+    assert not torch.equal(first["vector"][0, 256:], first["vector"][1, 256:])  # levels of their own
+    turned = heard(replace(keyed, starts=(0, 1)))
+    assert asked == [1, 1, 1]
+    assert torch.equal(first["concatenated"][0], turned["concatenated"][0])
+    assert not torch.equal(first["concatenated"][1], turned["concatenated"][1])
+    unkeyed = heard(replace(keyed, pixels_keys=("", "")))
+    assert asked == [1, 1, 1, 2]
+    assert unkeyed["concatenated"].shape == first["concatenated"].shape
+    task.loss(task.student, keyed, share=0.0).total.backward()
+
+
+def test_lasting_views_are_a_first_stages() -> None:
+    with pytest.raises(TrainingError, match="pass --part stage_one=FOLDER"):
+        make_task(changed(stage_one_share=1.0, lasting=True))
+    with pytest.raises(ValueError, match=r"a first stage's alone, got a share of 0\.5"):
+        changed(lasting=True)
 
 
 def test_a_refiner_of_a_first_stage_does_what_that_does() -> None:

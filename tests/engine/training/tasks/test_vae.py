@@ -12,7 +12,7 @@ from engine.training.recipes import recipe_named
 from engine.training.tasks.build import make_task
 from engine.training.tasks.vae import VaeLearning, crops
 from engine.training.types import Draws
-from tests.engine.training.procedural import alone, batch_of, orbit_of
+from tests.engine.training.procedural import batch_of, orbit_of
 
 TINY = recipe_named("vae", "tiny")
 
@@ -47,7 +47,7 @@ def test_loss_as_written_down(batch, error):
 
 def test_a_batch_is_the_mean_of_its_clips(task, batch):
     together = task.loss(task.student, batch, share=0.0).total
-    apart = [task.loss(task.student, alone(batch, index), share=0.0).total for index in range(2)]
+    apart = [task.loss(task.student, batch.alone(index), share=0.0).total for index in range(2)]
     torch.testing.assert_close(together, sum(apart) / 2, rtol=1e-5, atol=0)  # float32 sums in another order
 
 
@@ -86,7 +86,7 @@ def test_squares_around_the_object(batch):
     """Each holds the object, is cut from its own view, and depends on its clip alone."""
     cut = crops(batch, 16)
     assert cut.shape == (6, 3, 16, 16)
-    assert torch.equal(crops(alone(batch, 1), 16), cut[3:])
+    assert torch.equal(crops(batch.alone(1), 16), cut[3:])
     for pixels, alpha, square in zip(batch.pixels.flatten(0, 1), batch.alpha.flatten(0, 1), cut, strict=True):
         places = pixels.unfold(1, 16, 1).unfold(2, 16, 1).permute(1, 2, 0, 3, 4)  # every square of the view
         found = (places == square).all(2).all(2).all(2).nonzero()
