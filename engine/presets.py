@@ -36,8 +36,8 @@ class Effort:
     """Voxels along the mesh's longest side."""
     faces: int = 24_000
     """Triangles of the mesh, about."""
-    surface: Literal["depth", "outlines"] = "depth"
-    """Of the mesh, see MeshSettings; views that a small network guessed do not agree about depth."""
+    surface: Literal["splats", "outlines"] = "splats"
+    """What shows the mesh's, see `meshing.settings.Surface`; views that a small network guessed do not agree about depth."""
     free_views: int = 2
     """Likewise."""
     smoothing_steps: int = 6

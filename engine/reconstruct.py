@@ -39,6 +39,7 @@ from engine.geometry import Ring
 from engine.meshing import (
     FROM_SPLATS,
     MeshSettings,
+    Surface,
     draw_mesh,
     mesh_from_depth,
     mesh_from_outlines,
@@ -64,8 +65,6 @@ class ReconstructSettings:
 
     holdout_every: int = 0
     """Keep every so-many-th view (3: views 2, 5, 8, ...) out of the reconstruction and measure on them; 0 keeps none."""
-    depth: Literal["auto", "orbit", "splats"] = "auto"
-    """Where the mesh's depth comes from: the orbit's own maps where it has them (auto), or the fitted splats."""
     device: str = "auto"
     """Where splats are fitted: cpu, cuda, or auto (cuda where there is one)."""
     fit: FitSettings = field(default_factory=FitSettings)
@@ -131,25 +130,42 @@ def resolved_device(device: str) -> str:
     return device
 
 
-def mesh_from_splats(
-    splats: Gaussians, views: OrbitImages, settings: MeshSettings, progress: Callable[[str, float], None] | None = None
+def shown_by(views: OrbitImages, asked: Surface) -> Surface:
+    """Return what shows the surface of a mesh of some views, auto resolved; raises TurntableError for maps that lack."""
+    has_depth = views.depth_m is not None
+    if asked == "orbit" and not has_depth:
+        raise TurntableError(f"{views.uid}: --surface orbit, but the orbit has no depth maps; take --surface splats")
+    return asked if asked != "auto" else "orbit" if has_depth else "splats"
+
+
+def surface_of(
+    views: OrbitImages, splats: Gaussians, settings: MeshSettings, progress: Callable[[str, float], None] | None = None
 ) -> MeshArrays:
-    """Return the surface, without texture, that the splats' depth shows inside the views' outlines, or that these show
-    alone, as the settings say."""
-    alpha = views.rgba[..., 3].astype(np.float32) / 255
-    if settings.surface == "outlines":
-        return mesh_from_outlines(views.orbit, alpha, given_view=views.given_view, settings=settings, progress=progress)
-    with torch.no_grad():
-        depth_m = render(splats, views.orbit.cameras).depth_m.numpy()
-    forgiving = replace(
-        settings,
-        agreement_voxels=max(settings.agreement_voxels, FROM_SPLATS.agreement_voxels),
-        free_views=max(settings.free_views, FROM_SPLATS.free_views),
-    )
-    depth_m = np.where(views.rgba[..., 3] > 0, depth_m, 0)
-    return mesh_from_depth(
-        views.orbit, depth_m, alpha, given_view=views.given_view, settings=forgiving, progress=progress
-    )
+    """Return the surface of what views show, without texture, from what settings.surface says.
+
+    Args:
+        views: with their outlines, and depth maps where these are asked for.
+        splats: of the same object, for their depth.
+        settings: see MeshSettings; the splats' depth is forgiven more.
+        progress: called with a stage and the share done.
+
+    Raises TurntableError, MeshingError among them: what is asked for is not there, or makes no mesh.
+    """
+    alpha, given_view = views.rgba[..., 3].astype(np.float32) / 255, views.given_view
+    source = shown_by(views, settings.surface)
+    if source == "outlines":
+        return mesh_from_outlines(views.orbit, alpha, given_view=given_view, settings=settings, progress=progress)
+    depth_m = views.depth_m
+    if source == "splats" or depth_m is None:
+        with torch.no_grad():
+            depth_m = render(splats, views.orbit.cameras).depth_m.numpy()
+        depth_m = np.where(views.rgba[..., 3] > 0, depth_m, 0)
+        settings = replace(
+            settings,
+            agreement_voxels=max(settings.agreement_voxels, FROM_SPLATS.agreement_voxels),
+            free_views=max(settings.free_views, FROM_SPLATS.free_views),
+        )
+    return mesh_from_depth(views.orbit, depth_m, alpha, given_view=given_view, settings=settings, progress=progress)
 
 
 @dataclass(frozen=True)
@@ -182,8 +198,9 @@ class Reconstruction:
         how = {"given": self.given_splats} if self.given_splats else {"fit": asdict(self.settings.fit)}
         splats = self._stage("splats", {"input": views, "holdout": self.settings.holdout_every, "device": device, **how},
                              self._make_splats)  # fmt: skip
-        source = "orbit" if self._orbit_depth() else splats
-        mesh = self._stage("mesh", {"input": views, "depth": source, "holdout": self.settings.holdout_every,
+        surface = shown_by(self.images, self.settings.mesh.surface)
+        mesh = self._stage("mesh", {"input": views, "holdout": self.settings.holdout_every,
+                                    "depth": splats if surface == "splats" else surface,
                                     "mesh": asdict(self.settings.mesh)}, self._make_mesh)  # fmt: skip
         shown = self._stage("turntable", {"splats": splats, "mesh": mesh, "frames": self.settings.turntable_frames},
                             self._show)  # fmt: skip
@@ -220,14 +237,6 @@ class Reconstruction:
         held_out = set(self._held_out)
         return self.images.subset([i for i in range(len(self.images.orbit)) if i not in held_out])
 
-    def _orbit_depth(self) -> bool:
-        has_depth = self.images.depth_m is not None
-        if self.settings.depth == "orbit" and not has_depth:
-            raise TurntableError(
-                f"{self.images.uid}: --depth orbit, but the orbit has no depth maps; take --depth splats"
-            )
-        return has_depth and self.settings.depth != "splats"
-
     # ------------------------------------------------------------------------------------------------ stages
     def _write_views(self) -> list[str]:
         self.progress("views", 0, 1, "")
@@ -255,12 +264,7 @@ class Reconstruction:
         def report(words: str, done: float) -> None:
             self.progress("mesh", round(100 * done), 100, words)
 
-        if self._orbit_depth() and settings.surface == "depth":
-            assert given.depth_m is not None
-            alpha = given.rgba[..., 3].astype(np.float32) / 255
-            mesh = mesh_from_depth(given.orbit, given.depth_m, alpha, settings=settings, progress=report)
-        else:
-            mesh = mesh_from_splats(self._splats(), given, settings, report)
+        mesh = surface_of(given, self._splats(), settings, report)
         mesh = texture_from_views(
             mesh, given.orbit, given.rgba, given_view=given.given_view, settings=settings, progress=report
         )

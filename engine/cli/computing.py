@@ -34,8 +34,8 @@ class Work:
 
     iterations: Unset[int] = None
     """Steps of the splats' fit."""
-    surface: Unset[Literal["depth", "outlines"]] = None
-    """Of the mesh: what depth shows, or the hull of the outlines alone, for views too blurred to agree about depth."""
+    surface: Unset[Literal["splats", "outlines"]] = None
+    """What shows the mesh's: the splats' depth, or the views' outlines alone, for views too blurred to agree about depth."""
     resolution: Unset[int] = None
     """Voxels along the mesh's longest side."""
     faces: Unset[int] = None

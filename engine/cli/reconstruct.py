@@ -32,8 +32,8 @@ class Reconstruct:
         tyro.conf.arg(name="from", help_behavior_hint=""),
     ] = None
     """Redo this stage and those after it, even if their files are whole."""
-    depth: Literal["auto", "orbit", "splats"] = "auto"
-    """Where the mesh's depth comes from: the orbit's maps where it has them (auto), or the splats."""
+    surface: Literal["auto", "orbit", "splats", "outlines"] = "auto"
+    """What shows the mesh's: the orbit's depth maps (auto: where it has them), the splats' depth, or the outlines alone."""
     device: str = "auto"
     """cpu, cuda, or auto: cuda where there is one."""
     seed: int = 0
@@ -67,15 +67,14 @@ class Reconstruct:
         torch.set_num_threads(self.threads)
         settings = ReconstructSettings(
             holdout_every=self.holdout_every,
-            depth=self.depth,
             device=self.device,
             fit=FitSettings(
                 iterations=self.iterations, sh_degree=self.sh_degree, max_gaussians=self.max_gaussians,
                 seed=self.seed,
             ),
             mesh=MeshSettings(
-                resolution=self.resolution,
-                target_faces=self.faces, texture_size=self.texture_size, threads=self.threads
+                surface=self.surface, resolution=self.resolution, target_faces=self.faces,
+                texture_size=self.texture_size, threads=self.threads,
             ),
         )  # fmt: skip
         with progress_bars(self.talk.quiet) as progress:

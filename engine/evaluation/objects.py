@@ -1,7 +1,7 @@
 """Splats and meshes of generated views against the true object: what a user ends up with.
 
 generated views --fit--> fitted splats ----------\\--render at the true cameras--> PSNR, SSIM against true views
-(pipeline's reconstructor) feed-forward splats --/--depth, carve, clean--> mesh --> Chamfer, F-score, IoU against .glb
+(pipeline's reconstructor) feed-forward splats --/--depth (or outlines), carve, clean--> mesh --> Chamfer, F-score, IoU against .glb
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,7 +16,7 @@ from engine.evaluation.mesh import measure_mesh
 from engine.evaluation.views import Perceptual, PictureFigures, picture_figures
 from engine.files import OrbitImages
 from engine.meshing import MeshSettings
-from engine.reconstruct import mesh_from_splats
+from engine.reconstruct import surface_of
 from engine.splats import Gaussians
 
 
@@ -31,7 +31,7 @@ def mesh_error(splats: Gaussians, views: OrbitImages, settings: MeshSettings, tr
 
     Raises TurntableError if nothing is there to mesh.
     """
-    return asdict(measure_mesh(truth, mesh_from_splats(splats, views, settings)))
+    return asdict(measure_mesh(truth, surface_of(views, splats, settings)))
 
 
 def find_truth(folder: Path, uids: Sequence[str]) -> Mapping[str, Path]:

@@ -9,7 +9,7 @@ agreement     how well a mesh fits the views it came from
 from engine.meshing.agreement import Agreement, view_agreement
 from engine.meshing.rasterize import ViewBuffers, draw_mesh, rasterize_mesh
 from engine.meshing.reconstruct import mesh_from_depth, mesh_from_outlines
-from engine.meshing.settings import FROM_SPLATS, MeshSettings, Progress
+from engine.meshing.settings import FROM_SPLATS, MeshSettings, Progress, Surface
 from engine.meshing.surface import is_closed
 from engine.meshing.texture import texture_from_views
 from engine.meshing.views import MeshingError
@@ -20,6 +20,7 @@ __all__ = [
     "MeshSettings",
     "MeshingError",
     "Progress",
+    "Surface",
     "ViewBuffers",
     "draw_mesh",
     "is_closed",

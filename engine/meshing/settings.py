@@ -7,14 +7,17 @@ from typing import Literal
 Progress = Callable[[str, float], None]
 """Called with a stage's name and the share of the whole that is done, 0 to 1."""
 
+Surface = Literal["auto", "orbit", "splats", "outlines"]
+"""What shows a mesh's surface: the orbit's own depth maps, the depth of splats, or the views' outlines alone (their hull, for
+generated views that are too blurred to agree about depth); auto: the maps where the orbit has them, else the splats."""
+
 
 @dataclass(frozen=True)
 class MeshSettings:
     """How depth maps become a mesh and views become its texture."""
 
-    surface: Literal["depth", "outlines"] = "depth"
-    """The surface that depth shows, the views' own or that of splats, or the hull of the outlines alone, for generated views
-    that are too blurred to agree about depth."""
+    surface: Surface = "auto"
+    """What shows the surface."""
     resolution: int = 224
     """Voxels along the longest side of what was seen."""
     truncation_voxels: float = 3.0

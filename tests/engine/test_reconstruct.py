@@ -14,7 +14,7 @@ import pytest
 
 from engine.errors import TurntableError
 from engine.files import OrbitImages, read_mesh, read_orbit, read_splats, read_video, write_mesh, write_orbit
-from engine.meshing import MeshSettings
+from engine.meshing import MeshSettings, is_closed
 from engine.reconstruct import STAGES, ReconstructSettings, held_out_views, reconstruct
 from engine.results import locked, open_result, read_report
 from engine.splats.fitting import FitSettings
@@ -158,6 +158,24 @@ def test_a_damaged_file_is_made_again(orbit_folder: Path, own_result: Path) -> N
     assert (own_result / "splats.ply").read_bytes() == whole  # the same seed gives the same bytes
 
 
+def test_outlines_alone_make_a_mesh(orbit_folder: Path, own_result: Path) -> None:
+    before = stages(own_result)
+    outlines = replace(QUICK, mesh=replace(QUICK.mesh, surface="outlines"))
+    report = reconstruct(orbit_folder, own_result, outlines)
+    assert stages(own_result)["splats"] == before["splats"]
+    assert report["quality"]["given"]["mesh_silhouette_iou"] > 0.97
+    mesh = read_mesh(own_result / "mesh.glb")
+    assert is_closed(mesh.vertices, mesh.faces)
+
+
+def test_another_given_view_is_another_orbit(ball: OrbitImages, orbit_folder: Path, own_result: Path) -> None:
+    """What the given picture alone sees through is empty, so all is made again."""
+    before = stages(own_result)
+    write_orbit(orbit_folder.with_name("given"), replace(ball, given_view=0))
+    reconstruct(orbit_folder.with_name("given"), own_result, QUICK)
+    assert stages(own_result)["views"]["fingerprint"] != before["views"]["fingerprint"]
+
+
 @pytest.mark.slow
 def test_without_depth_the_splats_give_it(ball: OrbitImages, truth: Path, tmp_path: Path) -> None:
     write_orbit(tmp_path / "orbit", replace(ball, depth_m=None, normal=None))
@@ -165,8 +183,8 @@ def test_without_depth_the_splats_give_it(ball: OrbitImages, truth: Path, tmp_pa
     report = reconstruct(tmp_path / "orbit", tmp_path / "out", longer, truth=truth)
     # depth of splats after 150 steps: good to about a voxel
     assert report["quality"]["mesh"]["chamfer"] < 0.03
-    with pytest.raises(TurntableError, match="ball: --depth orbit, but the orbit has no depth maps"):
-        reconstruct(tmp_path / "orbit", tmp_path / "other", replace(QUICK, depth="orbit"))
+    with pytest.raises(TurntableError, match="ball: --surface orbit, but the orbit has no depth maps"):
+        reconstruct(tmp_path / "orbit", tmp_path / "other", replace(QUICK, mesh=replace(QUICK.mesh, surface="orbit")))
 
 
 @pytest.mark.slow
