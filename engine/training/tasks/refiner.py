@@ -6,29 +6,22 @@ mixture), enlarged, the first one clean  --noise--> latents, depth --> the refin
 
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.nn import functional
 
 from engine.errors import TrainingError
 from engine.multiview.edm import LowResolutionInjection
-from engine.multiview.hi3d import Hi3DPipeline
-from engine.multiview.hi3d_conditions import (
-    DEPTH_CHANNELS,
-    first_stage_conditions,
-    low_quality_views,
-    sample_stage,
-    second_stage_conditions,
-)
-from engine.multiview.networks.latents import LatentCodec
+from engine.multiview.hi3d_conditions import DEPTH_CHANNELS, second_stage_conditions
 from engine.multiview.networks.orbit_video import conditioning_vector
 from engine.multiview.settings import Hi3DSettings
 from engine.training.kept import KeptTensors, weights_hash
 from engine.training.tasks.components import Start
+from engine.training.tasks.first_stage import FirstStage
 from engine.training.tasks.hi3d_networks import (
     check_widths,
     system_of,
@@ -54,7 +47,7 @@ class RefinerTask(OrbitVideoTask):
         system: Hi3DSettings,
         settings: RefinerSettings,
         latents: Path | None = None,
-        stage_one: Hi3DPipeline | None = None,
+        stage_one: FirstStage | None = None,
     ) -> None:
         """Join the networks; see OrbitVideoTask.
 
@@ -66,10 +59,10 @@ class RefinerTask(OrbitVideoTask):
             latents: where the targets' latents are cached; None: in memory.
             stage_one: makes the low-quality views of a share of the clips.
         """
-        made = {} if stage_one is None else {STAGE_ONE: nn.ModuleDict(stage_one.components)}
+        made = {} if stage_one is None else {STAGE_ONE: nn.ModuleDict(stage_one.networks)}
         super().__init__(student, {**frozen, **made}, system, settings, latents)
         self.settings, self.stage_one = settings, stage_one
-        self._kept = KeptTensors(latents, self._kept_name, what="low-quality views")
+        self._low = KeptTensors(latents, lambda: self._name, what="low-quality views")
 
     def given(self, batch: Batch) -> Float[Tensor, "b *views 3 h w"]:
         """Return the low-quality views. Raises TrainingError where there are none."""
@@ -83,16 +76,13 @@ class RefinerTask(OrbitVideoTask):
             assert batch.degraded is not None
             return batch.degraded
         draws = Draws([seed_from(seed, STAGE_ONE) for seed in self._seeds(batch)], batch.pixels.device)
-        vae, size = self.stage_one.components["vae"], self.stage_one.settings.size_px
-        side = size // LatentCodec(vae).factor
         # Drawn for all clips: what one of them is given does not depend on the others.
         chosen = draws.uniform() < share
-        augmentation = draws.normal(3, size, size)
-        noise = draws.normal(batch.pixels.shape[1], vae.config.latent_channels, side, side)
+        noises = self.stage_one.drawn(draws, batch.pixels.shape[1])
         low = (batch.pixels if batch.degraded is None else batch.degraded).clone()
         if bool(chosen.any()):
             picture, told = batch.pixels[chosen, 0], elevations(batch)[chosen]
-            low[chosen] = self._of_stage_one(picture, told, augmentation[chosen], noise[chosen]).to(low)
+            low[chosen] = self.stage_one(picture, told, *(noise[chosen] for noise in noises)).to(low)
         return low
 
     def told(
@@ -159,14 +149,14 @@ class RefinerTask(OrbitVideoTask):
             draws = Draws([seed_from(seed, "noise") for seed in self._seeds(clip)], clip.pixels.device)
             return super(RefinerTask, self).told(clip, draws, augmentation, None)["concatenated"][0]
 
-        return self._kept.get(key, lambda found: found.ndim == 4 and len(found) == views, made)
+        return self._low.get(key, lambda found: found.ndim == 4 and len(found) == views, made)
 
-    def _kept_name(self) -> str:
+    @cached_property
+    def _name(self) -> str:
         """Of all that low-quality views hang on but the clip."""
         assert self.stage_one is not None
-        networks = [*self.frozen.values(), *self.stage_one.components.values()]
-        said = (self.stage_one.settings, self.settings.stage_one_steps, self.settings.without)
-        return f"low-{weights_hash(*networks)}-{seed_from(*said):x}"
+        said = (self.stage_one.settings, self.stage_one.steps, self.settings.without)
+        return f"low-{weights_hash(*self.frozen.values())}-{seed_from(*said):x}"
 
     def _dropped(self, told: dict[str, Tensor], kept: Kept | None) -> dict[str, Tensor]:
         if kept is None:
@@ -177,31 +167,6 @@ class RefinerTask(OrbitVideoTask):
         )
         near = near * share if self.settings.drop_depth else near
         return {**told, "concatenated": torch.cat([near, latents * share], 2)}
-
-    def _of_stage_one(
-        self,
-        picture: Float[Tensor, "b 3 h w"],
-        elevation_deg: Float[Tensor, " b"],
-        augmentation: Float[Tensor, "b 3 s s"],
-        noise: Float[Tensor, "b n c t t"],
-    ) -> Float[Tensor, "b n 3 h w"]:
-        """Return what the first stage makes of clean pictures, as the refiner is given it in use."""
-        assert self.stage_one is not None
-        parts, settings = self.stage_one.components, self.stage_one.settings
-        size = settings.size_px
-        small = functional.interpolate(picture, (size, size), mode="area")
-        codec = LatentCodec(parts["vae"], settings.latent_scaling)
-        told = first_stage_conditions(
-            small, augmentation, torch.full_like(elevation_deg, settings.noise_augmentation), views=noise.shape[1],
-            elevation_deg=elevation_deg, codec=codec,
-            aesthetic=parts["aesthetic"].score(small).float() if "aesthetic" in parts else None,
-        )  # fmt: skip
-        told["tokens"] = parts["image_encoder"].encode(small).to(small)
-        made = sample_stage(
-            parts["unet"], told, noise, steps=self.settings.stage_one_steps or settings.steps,
-            sigma_range=settings.sigma_range, guidance=settings.guidance, dtype=self.stage_one.dtype,
-        )  # fmt: skip
-        return low_quality_views(codec.decode(made), picture)
 
 
 def build(start: Start) -> RefinerTask:
@@ -226,19 +191,11 @@ def build(start: Start) -> RefinerTask:
     if start.recipe.optimisation.gradient_checkpointing:
         unet.enable_gradient_checkpointing()
     system = replace(system_of(start, settings.system), refiner_depth=told_depth)
-    first = _first_stage((start.parts or {}).get(STAGE_ONE))
+    folder = (start.parts or {}).get(STAGE_ONE)
+    first = None if folder is None else FirstStage.load(folder, settings.stage_one_steps)
     if settings.lasting and first is None:
         raise TrainingError(
             f"{start.recipe.name} ({start.recipe.size}) refines what a first stage makes: pass --part stage_one=FOLDER, "
             "weights with a first stage (the small ones are trained by: turntable train-mini hi3d-refiner)"
         )
     return RefinerTask(Hi3DStudent(unet), frozen, system, settings, start.cache, first)
-
-
-def _first_stage(folder: Path | None) -> Hi3DPipeline | None:
-    """Load a first stage; its own refiner and depth network would only take memory."""
-    if folder is None:
-        return None
-    whole = Hi3DPipeline.from_pretrained(folder)
-    needed = {name: part for name, part in whole.components.items() if name not in ("refiner", "depth")}
-    return Hi3DPipeline(whole.settings, needed)

@@ -21,6 +21,7 @@ from engine.multiview.sizes import TINY_VIDEO_UNET
 from engine.training.plans import Recipe
 from engine.training.recipes.hi3d import RECIPES, TINY_SYSTEM
 from engine.training.tasks.build import make_task
+from engine.training.tasks.first_stage import FirstStage
 from engine.training.tasks.hi3d_networks import refiner_from_first_stage
 from engine.training.tasks.hi3d_settings import Diffusion, RefinerSettings
 from engine.training.tasks.orbit_video import Kept
@@ -175,13 +176,13 @@ def test_low_views_of_a_first_stage_last(batch: Batch, first_stage: Path, monkey
     """Made once for all clips of the same pixels, with their noise, whatever else is drawn for a clip."""
     task = make_task(changed(stage_one_share=1.0, lasting=True), parts={"stage_one": first_stage})
     asked: list[int] = []
-    make = task._of_stage_one
+    make = FirstStage.__call__
 
-    def counted(picture: Tensor, *more: Tensor) -> Tensor:
+    def counted(stage: FirstStage, picture: Tensor, *more: Tensor) -> Tensor:
         asked.append(len(picture))
-        return make(picture, *more)
+        return make(stage, picture, *more)
 
-    monkeypatch.setattr(task, "_of_stage_one", counted)
+    monkeypatch.setattr(FirstStage, "__call__", counted)
 
     def heard(batch: Batch) -> dict[str, Tensor]:
         draws = Draws(batch.seeds)
