@@ -39,6 +39,9 @@ class Denoising:
 
     steps: Unset[int] = None
     """Denoising steps: the preset's own number unless given."""
+    spacing: Unset[Literal["leading", "trailing", "leap"]] = None
+    """VideoMV: times of the steps, the preset's own unless given: as released (leading), from pure noise on evenly
+    (trailing), or past the noise's middle (leap), where few steps would choose one of many orbits, mostly a wrong one."""
     guidance_scale: Unset[float] = None
     """Classifier-free guidance: the preset's own unless given (Hi3D: that of the last view)."""
     guidance_interval: tuple[float, float] = (0.0, 1.0)
@@ -69,6 +72,7 @@ class Denoising:
 
         return Sampling(
             steps=self.steps,
+            spacing=self.spacing,
             guidance_scale=self.guidance_scale,
             guidance_interval=self.guidance_interval,
             batched_guidance=not self.separate_branches,

@@ -150,6 +150,8 @@ class Sampling:
 
     steps: int | None = None
     """Denoising steps."""
+    spacing: Literal["leading", "trailing", "leap"] | None = None
+    """VideoMV: which times the steps are at, see `ddim.Spacing`."""
     guidance_scale: float | None = None
     """Classifier-free guidance (Hi3D: of the last view)."""
     guidance_interval: tuple[float, float] = (0.0, 1.0)

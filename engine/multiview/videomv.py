@@ -20,7 +20,7 @@ from engine.geometry import Orbit
 from engine.multiview.aware import GaussianRefinement, evenly_spaced_views
 from engine.multiview.components import Components
 from engine.multiview.conditions import cameras_told, picture_told, text_told, unconditional
-from engine.multiview.ddim import ddim_timesteps, sample_ddim
+from engine.multiview.ddim import Spacing, ddim_timesteps, sample_ddim
 from engine.multiview.denoiser import Conditions, RefinementPlan
 from engine.multiview.generation import (
     Generation,
@@ -113,7 +113,7 @@ class VideoMVPipeline(Components):
         noise = draw_noise((1, len(cameras), codec.vae.config.latent_channels, side, side), seed, self.device)
         scale = settings.guidance_scale if sampling.guidance_scale is None else sampling.guidance_scale
         latents = sample_ddim(
-            guided, noise, self.schedule, steps=self._steps(sampling), spacing=settings.spacing, guidance_scale=scale,
+            guided, noise, self.schedule, steps=self._steps(sampling), spacing=self._spacing(sampling), guidance_scale=scale,
             interval=GuidanceInterval(*sampling.guidance_interval), refinement=plan,
             on_step=reporter("denoise", codec, on_progress),
         )  # fmt: skip
@@ -136,6 +136,9 @@ class VideoMVPipeline(Components):
 
     def _steps(self, sampling: Sampling) -> int:
         return self.settings.steps if sampling.steps is None else sampling.steps
+
+    def _spacing(self, sampling: Sampling) -> Spacing:
+        return sampling.spacing or self.settings.spacing
 
     def _framed(self, picture: Picture | None, sampling: Sampling) -> Framed | None:
         settings = self.settings
@@ -178,7 +181,7 @@ class VideoMVPipeline(Components):
             share=self.settings.refine_share if sampling.refine_share is None else sampling.refine_share,
         )
         settings = self.settings
-        count = len(ddim_timesteps(self.schedule.count, self._steps(sampling), settings.spacing))
+        count = len(ddim_timesteps(self.schedule.count, self._steps(sampling), self._spacing(sampling)))
         first = settings.refine_first if sampling.refine_first is None else sampling.refine_first
         steps = refinement_steps(count, first, sampling.refine_every or settings.refine_every)
         return RefinementPlan(refinement, steps, sampling.refinement)

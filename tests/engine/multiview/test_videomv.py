@@ -95,6 +95,15 @@ def test_text_is_told_with_its_suffix_and_against_the_negative_prompt(text: Vide
 
 
 @pytest.mark.parametrize(
+    ("asked", "times"), [(None, [501, 1]), ("leading", [501, 1]), ("trailing", [999, 499]), ("leap", [999, 249])]
+)
+def test_the_times_of_the_steps_may_be_asked_for(text: VideoMVPipeline, asked, times) -> None:
+    pipeline, network = listening(text)
+    pipeline(prompt="a cup", sampling=replace(FAST, spacing=asked))
+    assert [int(told["timestep"][0]) for told in network.told] == times
+
+
+@pytest.mark.parametrize(
     ("prompt", "suffix", "said"),
     [
         ("a cup", ", 3d asset", "a cup, 3d asset"),
