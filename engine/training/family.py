@@ -121,6 +121,11 @@ class Pipeline:
     optional: tuple[str, ...] = ()
     """Those it runs without, until they are trained."""
 
+    @property
+    def needed(self) -> list[str]:
+        """Folders of the others."""
+        return [place for part, place in self.parts.items() if part not in self.optional]
+
 
 PIPELINES: Mapping[str, Pipeline] = {
     "videomv-image": Pipeline(
@@ -145,18 +150,22 @@ PIPELINES: Mapping[str, Pipeline] = {
 def start_folder(stage: Stage, folder: Path, tree: Path = TREE) -> Path:
     """Fill `folder` with what is in the tree of all that a stage trains or needs, in our layout; return it.
 
+    The indices of pipelines that run along are brought up to date: networks may have been taken out of the tree.
+
     Raises TrainingError, naming the stage that makes it, for something that it needs and that is not there.
     """
-    makers = {place: name for name, other in STAGES.items() for place in other.trains.values()}
-    parts: dict[str, Path] = {}
-    for component, place in {**stage.needs, **stage.trains}.items():
-        if (tree / place).is_dir():
-            parts[component] = tree / place
-        elif component in stage.needs and place in makers:
+    makers = {place: name for name, other in reversed(STAGES.items()) for place in other.trains.values()}  # the first
+    needed = [*stage.needs.values(), *(place for name in stage.parts.values() for place in PIPELINES[name].needed)]
+    for place in needed:
+        if place in makers and not (tree / place).is_dir():
             raise TrainingError(
                 f"{stage.recipe} needs {place}, which {tree} does not hold; train it first: make train-mini "
                 f"STAGE={makers[place]}"
             )
+    if stage.parts:
+        write_pipelines(tree)
+    places = {**stage.needs, **stage.trains}
+    parts = {component: tree / place for component, place in places.items() if (tree / place).is_dir()}
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     for component, source in parts.items():
@@ -293,7 +302,7 @@ def write_pipelines(tree: Path = TREE) -> None:
     """Write the index of every pipeline whose networks are all there."""
     for name, pipeline in PIPELINES.items():
         there = {part: place for part, place in pipeline.parts.items() if (tree / place).is_dir()}
-        if set(pipeline.parts) - set(there) - set(pipeline.optional):
+        if not set(pipeline.needed) <= set(there.values()):
             continue
         if "depth" not in there:
             there.pop("refiner", None)

@@ -1,6 +1,7 @@
 """The small family: what a stage starts from, how its networks come into the tree, what the pipelines are made of."""
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from engine.multiview.videomv import VideoMVPipeline
 from engine.splats.rendering import render_colours
 from engine.training.family import (
     STAGES,
+    TREE,
     Trained,
     begun,
     history,
@@ -93,6 +95,20 @@ def test_a_stage_starts_from_what_is_there(tmp_path: Path) -> None:
         start_folder(STAGES["text"], tmp_path / "text", tree)
     text = start_folder(STAGES["expectation-text"], tmp_path / "text", tree)
     assert read_index(text).components == {"vae": "AutoencoderKL", "unet": "TextOrbitUNet"}
+
+
+def test_a_stage_runs_a_pipeline_of_what_is_there_along(tmp_path: Path) -> None:
+    """The refiner learns anew where it was taken out of the tree: the first stage that runs along knows that."""
+    tree = tmp_path / "tree"
+    shutil.copytree(TREE, tree)
+    shutil.rmtree(tree / "hi3d-refiner")
+    assert "refiner" in read_index(tree / "hi3d").components
+    start = start_folder(STAGES["hi3d-refiner"], tmp_path / "start", tree)
+    assert set(read_index(start).components) == {"vae", "image_encoder", "depth"}
+    assert set(read_index(tree / "hi3d").components) == {"vae", "image_encoder", "depth", "unet"}
+    shutil.rmtree(tree / "hi3d-unet")
+    with pytest.raises(TrainingError, match=r"hi3d-refiner needs hi3d-unet, .* STAGE=expectation-hi3d"):
+        start_folder(STAGES["hi3d-refiner"], tmp_path / "start", tree)
 
 
 def test_a_text_network_begins_as_a_picture_network(tmp_path: Path) -> None:
