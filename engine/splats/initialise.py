@@ -86,10 +86,13 @@ def surface_from_depth(images: OrbitImages, spacing_m: float) -> SurfacePoints:
         sums = [np.bincount(inverse, weights=values[:, k], minlength=len(cells)) for k in range(3)]
         return np.stack(sums, -1) / counts[:, None]
 
-    averaged = mean(normals)
-    length = np.linalg.norm(averaged, axis=1, keepdims=True)
-    averaged = np.where(length > 1e-6, averaged / np.maximum(length, 1e-6), [[0.0, 0, 1]])
-    return SurfacePoints(mean(points), averaged, mean(colours), np.full(len(cells), spacing_m))
+    return SurfacePoints(mean(points), _directions(mean(normals)), mean(colours), np.full(len(cells), spacing_m))
+
+
+def _directions(normals: Float[np.ndarray, "n 3"]) -> Float[np.ndarray, "n 3"]:
+    """Return normals of length 1; up for those that have none, of points alone in their grid or seen from both sides."""
+    length = np.linalg.norm(normals, axis=1, keepdims=True)
+    return np.where(length > 1e-6, normals / np.maximum(length, 1e-6), [[0.0, 0, 1]])
 
 
 def _view_surface(images: OrbitImages, index: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -128,7 +131,7 @@ def surface_from_silhouettes(images: OrbitImages, cells: int = 128, given_weight
     occupancy = gaussian_filter(full.reshape(cells, cells, cells).astype(np.float32), 1.0, mode="constant")
     slope = np.stack(np.gradient(occupancy), -1).reshape(-1, 3)
     boundary = full & (occupancy.reshape(-1) < 0.95)
-    normals = -slope[boundary] / np.maximum(np.linalg.norm(slope[boundary], axis=1, keepdims=True), 1e-9)
+    normals = _directions(-slope[boundary])
     points = grid[boundary]
     colours = _colours_from_views(images, points, normals, given_weight)
     return SurfacePoints(points, normals, colours, np.full(len(points), side[1] - side[0]))

@@ -11,7 +11,7 @@ from engine.evaluation.images import over_white, psnr_db
 from engine.files import OrbitImages
 from engine.splats import Gaussians, render
 from engine.splats.fitting import FitProgress, FitSettings, first_guess, fit
-from engine.splats.initialise import surface_from_depth, surface_from_silhouettes
+from engine.splats.initialise import gaussians_on, surface_from_depth, surface_from_silhouettes
 from tests.engine.balls import RADIUS_M
 
 HELD_OUT = [2, 5, 8, 11]
@@ -106,6 +106,17 @@ def test_silhouettes_give_a_hull_around_the_ball(ball: OrbitImages) -> None:
     assert radius.min() > RADIUS_M - 2 * cell
     equator = np.abs(surface.points[:, 2]) < 0.1
     assert radius[equator].max() < RADIUS_M + 2 * cell
+
+
+def test_a_point_alone_in_the_hull_has_a_direction(ball: OrbitImages) -> None:
+    """Its neighbours are alike on all sides, so that the hull has no slope there."""
+    rgba = np.zeros_like(ball.rgba)
+    middle = ball.orbit.height // 2
+    rgba[:, middle - 1 : middle + 1, middle - 1 : middle + 1] = 255
+    surface = surface_from_silhouettes(replace(ball, rgba=rgba), cells=25)
+    assert np.allclose(surface.points, 0)
+    assert np.allclose(surface.normals, [0, 0, 1])
+    assert all(bool(tensor.isfinite().all()) for tensor in gaussians_on(surface, 0).tensors)
 
 
 def test_nothing_to_start_from_is_said(ball: OrbitImages) -> None:
