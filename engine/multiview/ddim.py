@@ -28,7 +28,7 @@ Spacing = Literal["leading", "trailing", "leap"]
 that time is pure noise: leading ones would tell the network a time at which something should show already. leap: the last
 time, then trailing ones of the `LEAP` below, as SDEdit (Meng et al. 2022) works on from a guess: a small network's mean of
 all orbits that may be becomes a little sharper, while in the middle of the walk it would have to choose one, mostly wrong."""
-LEAP = 0.25
+LEAP = 0.4
 """Share of the schedule above which a leap passes over all but the last time."""
 
 
@@ -39,7 +39,7 @@ def ddim_timesteps(count: int, steps: int, spacing: Spacing = "leading") -> list
         count: of the schedule.
         steps: how many. Where they do not divide the count, leading ones are as many as fit, more than `steps`.
         spacing: leading: 981, 961, ..., 1 for 50 steps of 1000, as in the release, one more than a multiple of the stride
-            `count // steps`; trailing: 999, 979, ..., 19; leap: 999, 249, 166, 82 for 4 steps.
+            `count // steps`; trailing: 999, 979, ..., 19; leap: 999, 399, 266, 132 for 4 steps.
 
     Raises:
         ValueError: steps is not in 1 to count, or too many to be below the leap.

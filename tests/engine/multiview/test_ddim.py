@@ -36,11 +36,11 @@ def test_the_released_timesteps():
 
 def test_a_leap_passes_over_the_middle():
     assert ddim_timesteps(1000, 1, "leap") == [999]
-    assert ddim_timesteps(1000, 2, "leap") == [999, 249]
-    assert ddim_timesteps(1000, 4, "leap") == [999, 249, 166, 82]
-    assert ddim_timesteps(12, 4, "leap") == [11, 2, 1, 0]
-    with pytest.raises(ValueError, match="steps must be from 1 to 4, got 5"):
-        ddim_timesteps(12, 5, "leap")
+    assert ddim_timesteps(1000, 2, "leap") == [999, 399]
+    assert ddim_timesteps(1000, 4, "leap") == [999, 399, 266, 132]
+    assert ddim_timesteps(12, 4, "leap") == [11, 4, 2, 1]
+    with pytest.raises(ValueError, match="steps must be from 1 to 5, got 6"):
+        ddim_timesteps(12, 6, "leap")
 
 
 def test_timesteps_of_other_counts_follow_the_stride():
