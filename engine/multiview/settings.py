@@ -92,9 +92,8 @@ MINI_TEXT = VideoMVSettings(
 """Our own small weights from text. White and v, unlike the release: they begin as a copy of those from pictures."""
 MINI_PICTURE = replace(MINI_TEXT, kind="picture", guidance_scale=1.0, object_share=0.71)
 """Our own small weights from pictures; 0.71: the object's median share of the frame in ring24. More steps guess more and
-are right less often: 50 held-out objects 22.7 dB with 1, 22.4 with these 3, 21.9 with 3 that do not leap. 3D is asked at the
-second: at the first, a reconstruction of the blur cost 0.9 dB (20 objects). Half of what is rendered: 21.41 dB of 17 objects and
-27.08 of their agreement, all of it 21.34 and 26.94, without 3D 21.28 and 26.81."""
+are right less often: 50 held-out objects 22.7 dB with 1, 22.3 with these 3, 21.6 with 10 that do not leap. 3D is asked at the
+second: at the first, a reconstruction of the blur cost 0.9 dB (20 objects). Half of what is rendered: all of it was no better."""
 
 
 @dataclass(frozen=True)
@@ -140,8 +139,8 @@ MINI_HI3D = Hi3DSettings(
 )  # fmt: skip
 """Our own small weights: they guess too little for guidance to help. The less noise they are shown, the more they guess and
 the less often they are right: a first stage of 9 M parameters had 20.5 dB on 10 held-out objects with 1 step, 20.4 with these
-3, 20.1 down to 2 instead of 5, 19.5 with 12 from 700 to 0.002. Of the edges' widths 24 px overlaps
-best with the true silhouettes (8 held-out objects, 256 px: IoU 0.57; 0.52 with 6)."""
+3, 20.1 down to 2 instead of 5, 19.5 with 12 from 700 to 0.002. Of the edges' widths 24 px overlaps best with the true
+silhouettes (8 held-out objects, 256 px: IoU 0.57; 0.52 with 6)."""
 RefinementChoice = Literal["off", "both", "conditional"]
 
 
