@@ -109,7 +109,7 @@ def test_all_bad_ends_at_once(tmp_path: Path, workers: int) -> None:
 @pytest.mark.parametrize(
     ("options", "change", "message"),
     [
-        ({}, {"size_px": 32}, "shards hold 16 px, the recipe trains at 32: pass --size-px 16 or render larger ones"),
+        ({}, {"size_px": 32}, "shards hold 16 px, the recipe trains at 32: render larger ones, or train smaller (turntable train --size-px 16)"),
         ({}, {"orbit": "*", "views": 24}, "shards hold orbits of 6 views, the recipe trains on 24: name others, or render them with turntable-farm run --views 24"),
         ({}, {"depth": True}, "samples have no depth, the recipe needs it: render again with turntable-farm run --passes depth"),
         ({"caption": ""}, {}, "samples have neither caption nor label, the recipe learns from them: write caption into their json, or seal them again with turntable-farm run --captions"),

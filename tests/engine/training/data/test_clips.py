@@ -213,7 +213,10 @@ def test_smaller_views_have_cameras_of_their_size(ball: OrbitImages) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"size_px": 32}, "shards hold 16 px, the recipe trains at 32: pass --size-px 16 or render larger ones"),
+        (
+            {"size_px": 32},
+            "shards hold 16 px, the recipe trains at 32: render larger ones, or train smaller (turntable train --size-px 16)",
+        ),
         (
             {"views": 24},
             "shards hold orbits of 6 views, the recipe trains on 24: name others, or render them with turntable-farm run --views 24",
