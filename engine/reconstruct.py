@@ -155,8 +155,8 @@ def surface_of(
     source = shown_by(views, settings.surface)
     if source == "outlines":
         return mesh_from_outlines(views.orbit, alpha, given_view=given_view, settings=settings, progress=progress)
-    depth_m = views.depth_m
-    if source == "splats" or depth_m is None:
+    depth_m = views.depth_m if source == "orbit" else None
+    if depth_m is None:
         with torch.no_grad():
             depth_m = render(splats, views.orbit.cameras).depth_m.numpy()
         depth_m = np.where(views.rgba[..., 3] > 0, depth_m, 0)

@@ -154,9 +154,10 @@ def start_folder(stage: Stage, folder: Path, tree: Path = TREE) -> Path:
 
     Raises TrainingError, naming the stage that makes it, for something that it needs and that is not there.
     """
-    makers = {
-        place: name for name, other in reversed(list(STAGES.items())) for place in other.trains.values()
-    }  # the first
+    makers: dict[str, str] = {}
+    for name, other in STAGES.items():
+        for place in other.trains.values():
+            makers.setdefault(place, name)  # the first that makes it
     needed = [*stage.needs.values(), *(place for name in stage.parts.values() for place in PIPELINES[name].needed)]
     for place in needed:
         if place in makers and not (tree / place).is_dir():

@@ -29,15 +29,15 @@ class KeptTensors:
     """Half-precision tensors by key."""
 
     def __init__(
-        self, folder: Path | None, name: Callable[[], str], memory_bytes: int = MEMORY_BYTES, what: str = "moments"
+        self, folder: Path | None, name: Callable[[], str], what: str, memory_bytes: int = MEMORY_BYTES
     ) -> None:
         """Keep tensors.
 
         Args:
             folder: where they are kept for this run and others; None keeps them in memory alone.
             name: of the subfolder: tells all that the tensors hang on besides their keys; asked when first needed.
-            memory_bytes: of tensors in memory.
             what: their name in a file, and in warnings.
+            memory_bytes: of tensors in memory.
         """
         self.folder, self.name, self.memory_bytes, self.what = folder, name, memory_bytes, what
         self.made = 0

@@ -34,7 +34,7 @@ class LatentCache:
             memory_bytes: of entries in memory.
         """
         self.codec = codec
-        self.kept = KeptTensors(folder, self._name, memory_bytes)
+        self.kept = KeptTensors(folder, self._name, "moments", memory_bytes)
         """Of the clips that come again."""
 
     @cached_property
@@ -72,11 +72,9 @@ class LatentCache:
         """Moments in the stored order, encoded by themselves: neighbours in a batch change no bit of them."""
         # Turned back only when made: a copy of the views for every clip would leave holes in memory between the entries.
         make = partial(self._encoded, pixels, start)
-        return (
-            make()
-            if not key
-            else self.kept.get(key, lambda found: found.ndim == 5 and found.shape[1] == len(pixels), make)
-        )
+        if not key:  # never comes again
+            return make()
+        return self.kept.get(key, lambda found: found.ndim == 5 and found.shape[1] == len(pixels), make)
 
     def _encoded(self, pixels: Float[Tensor, "n 3 h w"], start: int) -> Float[Tensor, "2 n c p q"]:
         return torch.stack(self.codec.posterior(pixels.roll(start, 0)))

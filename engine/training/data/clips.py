@@ -132,7 +132,8 @@ def _look_at_size(name: str, document: dict[str, Any], views: int, plan: DataPla
     if width < plan.size_px:
         raise BadSample(
             name, "too small", f"{width} px",
-            f"shards hold {width} px, the recipe trains at {plan.size_px}: render larger ones, or train smaller (turntable train --size-px {width})",
+            f"shards hold {width} px, the recipe trains at {plan.size_px}: render larger ones, or train smaller "
+            f"(turntable train --size-px {width})",
         )  # fmt: skip
     if views < plan.views:
         raise BadSample(

@@ -53,7 +53,7 @@ def imagined_batch(plan: DataPlan, clips: int, device: torch.device | str) -> Ba
         backgrounds=torch.ones(clips, 3, device=device), captions=("an object",) * clips, uids=("imagined",) * clips,
         seeds=tuple(range(clips)), positions=tuple(Position(0, 0, i) for i in range(clips)),
         depth_m=torch.ones(clips, views, side, side, device=device) if plan.depth else None,
-        degraded=grey.clone() if plan.degrade else None, starts=(0,) * clips,
+        degraded=grey.clone(), starts=(0,) * clips,  # whether the plan or a first stage makes them
     )  # fmt: skip
 
 

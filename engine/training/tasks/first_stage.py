@@ -23,8 +23,9 @@ class FirstStage:
             pipeline: Hi3D's.
             steps: of its sampler; None: its default.
         """
-        self.settings, self.dtype = pipeline.settings, pipeline.dtype
-        self.networks = {name: part for name, part in pipeline.components.items() if name not in ("refiner", "depth")}
+        needed = {name: part for name, part in pipeline.components.items() if name not in ("refiner", "depth")}
+        self._pipeline = Hi3DPipeline(pipeline.settings, needed)
+        self.settings, self.networks = self._pipeline.settings, self._pipeline.components
         self.steps = steps or pipeline.settings.steps
         self._codec = LatentCodec(self.networks["vae"], self.settings.latent_scaling)
 
@@ -64,6 +65,6 @@ class FirstStage:
         told["tokens"] = parts["image_encoder"].encode(small).to(small)
         made = sample_stage(
             parts["unet"], told, noise, steps=self.steps, sigma_range=settings.sigma_range, guidance=settings.guidance,
-            dtype=self.dtype,
+            dtype=self._pipeline.dtype,
         )  # fmt: skip
         return low_quality_views(self._codec.decode(made), picture)

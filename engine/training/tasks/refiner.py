@@ -62,15 +62,16 @@ class RefinerTask(OrbitVideoTask):
         made = {} if stage_one is None else {STAGE_ONE: nn.ModuleDict(stage_one.networks)}
         super().__init__(student, {**frozen, **made}, system, settings, latents)
         self.settings, self.stage_one = settings, stage_one
-        self._low = KeptTensors(latents, lambda: self._name, what="low-quality views")
+        self._low = KeptTensors(latents, lambda: self._name, "low-quality views")
 
     def given(self, batch: Batch) -> Float[Tensor, "b *views 3 h w"]:
         """Return the low-quality views. Raises TrainingError where there are none."""
         share = 0.0 if self.stage_one is None else self.settings.stage_one_share
         if share < 1 and batch.degraded is None:
             raise TrainingError(
-                f"{batch.uids[0]}: comes without low-quality views; let the data plan of hi3d-refiner say degrade, or give a "
-                "first stage that makes all of them (--part stage_one=FOLDER and a stage_one_share of 1)"
+                f"{batch.uids[0]}: comes without low-quality views, and nothing makes them: pass --part stage_one=FOLDER "
+                "(weights with a first stage) where the recipe's stage_one_share is 1, as that of size mini, else let its "
+                "data plan say degrade"
             )
         if self.stage_one is None:
             assert batch.degraded is not None
@@ -132,7 +133,8 @@ class RefinerTask(OrbitVideoTask):
         return LowResolutionInjection(self.latents.drawn(*self.codec.posterior(given), draws))
 
     def _lasts(self, batch: Batch) -> bool:
-        return self.settings.lasting and bool(batch.pixels_keys) and all(batch.pixels_keys)
+        coming_again = bool(batch.pixels_keys) and all(batch.pixels_keys)
+        return self.settings.lasting and self.stage_one is not None and coming_again
 
     def _seeds(self, batch: Batch) -> list[int]:
         """Of what the low-quality views hang on: the clip's pass, or its pixels where these views last."""
@@ -193,9 +195,4 @@ def build(start: Start) -> RefinerTask:
     system = replace(system_of(start, settings.system), refiner_depth=told_depth)
     folder = (start.parts or {}).get(STAGE_ONE)
     first = None if folder is None else FirstStage.load(folder, settings.stage_one_steps)
-    if settings.lasting and first is None:
-        raise TrainingError(
-            f"{start.recipe.name} ({start.recipe.size}) refines what a first stage makes: pass --part stage_one=FOLDER, "
-            "weights with a first stage (the small ones are trained by: turntable train-mini hi3d-refiner)"
-        )
     return RefinerTask(Hi3DStudent(unet), frozen, system, settings, start.cache, first)

@@ -121,15 +121,34 @@ def test_memory_keeps_to_its_limit(vae):
     assert plenty.kept.made == 2
 
 
+class Counting(LatentCodec):
+    """Counts the clips that go through the autoencoder."""
+
+    encoded = 0
+
+    def posterior(self, images):
+        self.encoded += len(images) if images.ndim == 5 else 1
+        return super().posterior(images)
+
+
 def test_clips_without_a_key_are_encoded_each_time(vae, tmp_path):
-    batch = batch_of(orbit=orbit_of(every=6))
-    cache = LatentCache(LatentCodec(vae), tmp_path)
+    batch, codec = batch_of(orbit=orbit_of(every=6)), Counting(vae)
+    cache = LatentCache(codec, tmp_path)
     exact = LatentCodec(vae).posterior(batch.pixels)
     for _ in range(2):
         for one, other in zip(cache.moments(batch), exact, strict=True):
             assert torch.equal(one, other)  # not even rounded
-    assert cache.kept.made == 0
+    assert codec.encoded == 4
     assert not list(tmp_path.iterdir())
+
+
+def test_beside_clips_with_a_key_as_well(vae, tmp_path):
+    codec = Counting(vae)
+    cache, mixed = LatentCache(codec, tmp_path), replace(keyed(), pixels_keys=("a", ""))
+    cache.moments(mixed)
+    cache.moments(mixed)
+    assert codec.encoded == 3
+    assert len(list(tmp_path.rglob("*.safetensors"))) == 1
 
 
 def test_latents_are_drawn_from_the_posterior_and_scaled(vae):

@@ -1,6 +1,7 @@
 """What --dry-run says: counted by hand, and on the meta device as on a real one."""
 
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
@@ -8,7 +9,7 @@ import torch
 from engine.training.loop.estimate import estimate, told
 from engine.training.loop.meta import cost_of_step, on_meta
 from engine.training.loop.settings import LoopSettings
-from engine.training.recipes import recipe_named
+from engine.training.recipes import RECIPES, recipe_named
 from engine.training.tasks.build import make_task
 from tests.engine.training.loop.toys import SIDE, TOYS, VIEWS, ToyTask, toy_recipe
 
@@ -59,6 +60,14 @@ def test_more_clips_at_a_time_hold_more():
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("name", [name for name, size in RECIPES if size == "mini"])
+def test_every_small_recipe_is_counted_without_weights(name):
+    asked = recipe_named(name, "mini")
+    made = estimate(partial(make_task, asked, fresh=True), asked, replace(CPU, micro_batch=1))
+    assert made.forward_flop > 0
+    assert made.activation_bytes > 0
+
+
 @pytest.mark.parametrize("recipe", ["vae", "depth"])
 def test_meta_counts_what_a_real_device_counts(recipe):
     asked = recipe_named(recipe, "tiny")

@@ -209,9 +209,10 @@ def test_low_views_of_a_first_stage_last(batch: Batch, first_stage: Path, monkey
     task.loss(task.student, keyed, share=0.0).total.backward()
 
 
-def test_lasting_views_are_a_first_stages() -> None:
+def test_lasting_views_are_a_first_stages(batch: Batch) -> None:
+    without = make_task(changed(stage_one_share=1.0, lasting=True))
     with pytest.raises(TrainingError, match="pass --part stage_one=FOLDER"):
-        make_task(changed(stage_one_share=1.0, lasting=True))
+        without.loss(without.student, replace(batch, degraded=None), share=0.0)
     with pytest.raises(ValueError, match=r"a first stage's alone, got a share of 0\.5"):
         changed(lasting=True)
 
